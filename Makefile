@@ -1,0 +1,44 @@
+# Two commands do everything: `make` reproduces the papers on digits, `make test` checks the kit.
+
+.DEFAULT_GOAL := reproduce
+.PHONY: reproduce all test figures lab bench clean help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PROFILE ?= digits
+VENV := .venv
+INSTALLED := $(VENV)/installed
+RUN := $(VENV)/bin/python -m
+
+reproduce: $(INSTALLED) ## execute the notebooks of the three papers (PROFILE=digits, cifar10 or imagenet); skips what is up to date
+	$(RUN) lib.run --papers --profile $(PROFILE)
+
+all: $(INSTALLED) ## execute every notebook
+	$(RUN) lib.run --all --profile $(PROFILE)
+
+test: $(INSTALLED) ## lint, then unit tests, notebook structure and notebook outputs
+	$(RUN) ruff check .
+	$(RUN) pytest --nbval --nbval-current-env tests notebooks
+
+lab: $(INSTALLED) ## open the notebooks in JupyterLab
+	$(RUN) jupyterlab notebooks
+
+bench: $(INSTALLED) ## samples a second, as ratios to the bare forward pass and to the papers' loop
+	$(RUN) benchmarks.throughput
+
+figures: $(INSTALLED) ## draw the README's figure again from the committed records
+	$(RUN) results.figures
+
+clean: ## remove the virtual environment and all runs
+	rm -rf $(VENV) runs build *.egg-info
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# The stamp is written last: an interrupted installation is repeated.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned packages into $(VENV): some minutes, 6 GB on Linux, where torch brings CUDA"
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(RUN) lib.environment
+	@touch $@

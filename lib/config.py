@@ -1,0 +1,237 @@
+"""The parameters of the notebooks: one frozen dataclass a notebook, checked when it is built.
+
+A parameter is declared here with its type, its default, a help text and its range. The `parameters` cell of
+the notebook and `profiles/digits.yaml` repeat the defaults, and a test holds the three equal. A new notebook
+needs one dataclass below and one entry in NOTEBOOKS.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib.environment import PROJECT_ROOT
+
+PROFILES = PROJECT_ROOT / "profiles"
+
+# The ranges that a field may ask for: name -> (what the message says, the test). NaN fails all four.
+RANGES = {
+    "min": ("at least", lambda value, limit: value >= limit),
+    "max": ("at most", lambda value, limit: value <= limit),
+    "above": ("greater than", lambda value, limit: value > limit),
+    "below": ("less than", lambda value, limit: value < limit),
+}
+
+
+def parameter(default: Any, help: str, **limits: Any) -> Any:
+    """A dataclass field with a help text and its limits: min, max, above, below, or a pattern for text."""
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
+
+
+def kit_root() -> Path:
+    """The folder that `data_dir` and `run_dir` start from: $KIT_ROOT, else the project's root."""
+    return Path(os.environ.get("KIT_ROOT") or PROJECT_ROOT)
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every notebook takes. The defaults are the digits profile: a CPU and a few minutes.
+
+    Building one checks every value: ValueError names the parameter, its value and what would be right.
+    An int is taken where a float is expected, and a list is kept as a tuple.
+    """
+
+    dataset: str = parameter("digits", "data set: digits, cifar10, imagenet, or a folder of images by class")
+    data_dir: str = parameter("data", "folder of the data sets; a relative one starts at the project's root")
+    run_dir: str = parameter("runs/digits", "folder of everything that the run writes")
+    device: str = parameter("cpu", "device: cpu, mps, cuda or cuda:1", pattern=r"cpu|mps|cuda(:\d+)?")
+    seed: int = parameter(0, "seed of training and of the noise", min=0, max=2**63 - 1)
+    skip: int = parameter(1, "certify every skip-th test image", min=1)
+    images: int = parameter(500, "certify at most so many test images", min=1)
+    n0: int = parameter(100, "noise samples that choose the class", min=1)
+    n: int = parameter(10_000, "fresh noise samples that bound its probability", min=1)
+    alpha: float = parameter(0.001, "chance that a certificate is wrong", above=0, below=1)
+    batch_size: int = parameter(1000, "noisy images in one forward pass", min=1)
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = checked(field, hints[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)  # the dataclass is frozen
+
+    @classmethod
+    def of(cls, variables: Mapping[str, Any]) -> typing.Self:
+        """The parameters among a notebook's variables: `cfg = RandomizedSmoothing.of(globals())`.
+
+        ValueError where one is missing: the parameters cell was not run, or has lost a line.
+        """
+        missing = [name for name in field_names(cls) if name not in variables]
+        if missing:
+            raise ValueError(f"no variable {missing[0]!r}; run the cell tagged `parameters`, which sets it")
+        return cls(**{name: variables[name] for name in field_names(cls)})
+
+    @property
+    def run_path(self) -> Path:
+        """Where this run writes: run_dir, from the kit's root."""
+        return kit_root() / Path(self.run_dir).expanduser()
+
+    @property
+    def data_path(self) -> Path:
+        """Where data sets are kept: data_dir, from the kit's root."""
+        return kit_root() / Path(self.data_dir).expanduser()
+
+
+@dataclass(frozen=True)
+class RandomizedSmoothing(Common):
+    """Notebook 01: Cohen, Rosenfeld and Kolter 2019."""
+
+    arch: str = parameter("digits_cnn", "architecture of the base classifier")
+    sigmas: tuple[float, ...] = parameter((0.12, 0.25, 0.5), "noise levels to train and certify", above=0)
+    epochs: int = parameter(40, "passes over the training images, for each noise level", min=1)
+    train_batch: int = parameter(128, "training images in one step", min=1)
+    lr: float = parameter(0.1, "first learning rate", above=0)
+    weight_decay: float = parameter(1.0e-4, "weight decay", min=0)
+
+
+NOTEBOOKS: dict[str, type[Common]] = {
+    "01_randomized_smoothing": RandomizedSmoothing,
+}
+
+
+def checked(field: dataclasses.Field, hint: Any, value: Any) -> Any:
+    """`value` as the field keeps it. ValueError where its type or its range is wrong."""
+    kind = item_type(hint)
+    if kind is hint:
+        return checked_item(field, kind, value, field.name)
+    if not isinstance(value, (list, tuple)) or not value:
+        example = list(field.default)
+        raise ValueError(f"{field.name} = {value!r}: list of {kind.__name__} expected, such as {example}")
+    return tuple(checked_item(field, kind, item, f"{field.name}[{i}]") for i, item in enumerate(value))
+
+
+def item_type(hint: Any) -> type:
+    """float for a field of type tuple[float, ...], and the type itself for any other."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else hint
+
+
+def checked_item(field: dataclasses.Field, kind: type, value: Any, name: str) -> Any:
+    """One number, text or truth value, checked. The name is as a message shows it: alpha, or sigmas[2]."""
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:  # not isinstance: a bool is an int
+        expected = f"{kind.__name__} expected, not {type(value).__name__}"
+        raise ValueError(f"{name} = {value!r}: {expected}{hint_for(kind, value)}")
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{name} = {value!r}: a finite number is expected")
+    rules = field.metadata
+    for rule, (words, holds) in RANGES.items():
+        if rule in rules and not holds(value, rules[rule]):
+            raise ValueError(f"{name} = {value!r}: must be {words} {rules[rule]} ({rules['help']})")
+    if kind is str and not re.fullmatch(rules.get("pattern", r".*\S.*"), value):
+        raise ValueError(f"{name} = {value!r}: does not say {rules['help']}")
+    return value
+
+
+def hint_for(kind: type, value: Any) -> str:
+    """What to write instead of a value of the wrong type, where that can be told."""
+    number = as_number(value) if isinstance(value, str) else None
+    if number is not None and kind in (int, float):
+        return f"; write {number!r} without quotes (YAML 1.1 takes 1e-3 for text, and 1.0e-3 for a number)"
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return f"; write {int(value)}"
+    return ""
+
+
+def as_number(text: str) -> int | float | None:
+    """The int or float that `text` spells in Python (1_000, 1e-3), or None."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
+
+
+def parse(config: type[Common], name: str, text: str) -> Any:
+    """The value of a parameter from the command line; the dataclass checks its type when it is built.
+
+    Where the parameter is text it stays as written (a folder named 025). A number may be 1000, 1_000 or 1e-3;
+    a list is YAML, "[0.25, 0.5]". ValueError for an unknown name or text that YAML cannot read.
+    """
+    refuse_unknown([name], field_names(config), "parameter")
+    if typing.get_type_hints(config)[name] is str:
+        return text
+    number = as_number(text)
+    if number is not None:
+        return number
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} = {text!r}: not YAML; a list is written [0.25, 0.5]") from error
+    if not isinstance(value, list):
+        return value
+    numbers = [as_number(item) if isinstance(item, str) else None for item in value]
+    return [item if number is None else number for item, number in zip(value, numbers, strict=True)]
+
+
+def load_profile(path_or_name: str | Path, notebook: str) -> dict[str, Any]:
+    """The parameters that a profile sets for a notebook: its `common` section, then the notebook's own.
+
+    A name means profiles/<name>.yaml of the project. FileNotFoundError where there is none; ValueError for an
+    unknown section or parameter. The dataclass checks the values when it is built.
+    """
+    refuse_unknown([notebook], NOTEBOOKS, "notebook")
+    path = profile_path(path_or_name)
+    sections = read_sections(path)
+    refuse_unknown(sections, ["common", *NOTEBOOKS], f"section of {path.name}")
+    for section, values in sections.items():
+        known = field_names(NOTEBOOKS.get(section, Common))
+        refuse_unknown(values, known, f"parameter in {path.name}, section {section}")
+    return sections.get("common", {}) | sections.get(notebook, {})
+
+
+def profile_path(path_or_name: str | Path) -> Path:
+    """The file of a profile. FileNotFoundError that lists the profiles where it does not exist."""
+    path = Path(path_or_name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = PROFILES / f"{path_or_name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in PROFILES.glob("*.yaml")))
+        raise FileNotFoundError(f"profile {str(path_or_name)!r}: no file {path}; the profiles are {known}")
+    return path
+
+
+def read_sections(path: Path) -> dict[str, dict[str, Any]]:
+    """A profile's sections. ValueError where the file is not sections of `name: value`."""
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"profile {path}: not YAML: {error}") from error
+    if not isinstance(sections, dict) or not all(isinstance(part, dict) for part in sections.values()):
+        raise ValueError(f"profile {path}: expected sections, such as `common:`, with lines `name: value`")
+    return sections
+
+
+def field_names(config: type[Common]) -> list[str]:
+    """The names of a dataclass's parameters, in order."""
+    return [field.name for field in dataclasses.fields(config)]
+
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str] | Mapping[str, Any], what: str) -> None:
+    """ValueError for the first name that is not known, with the name that was probably meant."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            raise ValueError(f"unknown {what}: {name!r}; {advice}")

@@ -1,0 +1,264 @@
+"""Diffusion models as denoisers (Carlini et al. 2023, NOISEANDCLASSIFY): load, train, denoise.
+
+Smoothing's noise is a point on the diffusion path. A diffusion model sees an image x_0 in [-1, 1] as
+
+    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps,    eps ~ N(0, I),
+
+and divided by sqrt(abar_t) that is x_0 plus noise of standard deviation sqrt((1 - abar_t) / abar_t). Noise
+sigma in [0, 1] is noise 2 sigma in [-1, 1]. Equating the two gives abar_t = 1 / (1 + 4 sigma^2), hence t*.
+"""
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin, UNet2DModel
+from huggingface_hub import snapshot_download
+from torch import Tensor, nn
+
+from lib.models.openai_unet import PUBLISHED, check_hash, load_openai_unet
+
+SAMPLERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
+
+
+def cumulative_alphas(scheduler: SchedulerMixin) -> Tensor:
+    """abar_t = prod_{s <= t} (1 - beta_s) of any diffusers scheduler with betas (Ho et al. 2020, eq. 4).
+
+    float64 (T,): at sigma = 1 the float32 product over 2,809 steps is off by a thirtieth of what decides t*.
+    Raises ValueError for a scheduler without betas.
+    """
+    betas = getattr(scheduler, "betas", None)
+    if betas is None:
+        raise ValueError(f"scheduler must have betas (as DDPMScheduler has), got {type(scheduler).__name__}")
+    return torch.cumprod(1 - betas.double().cpu(), dim=0)
+
+
+def _noise_levels(alphas_cumprod: Tensor) -> Tensor:
+    """The noise of every step in [0, 1] pixel units: float64, increasing."""
+    abar = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
+    return ((1 - abar) / abar).sqrt() / 2
+
+
+def sigma_at(t: int, alphas_cumprod: Tensor) -> float:
+    """The real noise level of timestep t in [0, 1] pixel units: 1/2 sqrt((1 - abar_t) / abar_t)."""
+    return float(_noise_levels(alphas_cumprod)[t])
+
+
+def timestep_for(sigma: float, alphas_cumprod: Tensor) -> int:
+    """t* = min{t : abar_t <= 1 / (1 + 4 sigma^2)}: the first timestep at least as noisy as sigma.
+
+    `sigma` in [0, 1] pixel units; `alphas_cumprod` (T,), decreasing; t counts from 0. Source: Carlini et al.
+    2023, section 3. Raises ValueError where the schedule never reaches sigma, or starts above it.
+    """
+    levels = _noise_levels(alphas_cumprod)
+    if not levels[0] <= sigma <= levels[-1]:  # False for NaN too
+        ends = f"{levels[0]:.4g} to {levels[-1]:.4g}"
+        raise ValueError(f"sigma must lie within the noise levels of the schedule, {ends}; got {sigma}")
+    return int(torch.searchsorted(levels, torch.tensor(float(sigma), dtype=torch.float64)))
+
+
+def fractional_timestep(sigma: float, alphas_cumprod: Tensor) -> float:
+    """The t in (t* - 1, t*] whose noise is sigma itself: between steps log sigma_t is taken as linear in t.
+
+    Same arguments and errors as `timestep_for`.
+    """
+    t = timestep_for(sigma, alphas_cumprod)
+    log_levels = _noise_levels(alphas_cumprod).log()
+    if t == 0:
+        return 0.0
+    below, above = log_levels[t - 1], log_levels[t]
+    log_sigma = torch.tensor(float(sigma), dtype=torch.float64).log()
+    return t - 1 + float((log_sigma - below) / (above - below))
+
+
+class DiffusionDenoiser(nn.Module):
+    """Noisy images (N, C, H, W) -> denoised images in [0, 1]; the input is x + N(0, sigma^2), unclipped.
+
+    `unet`: a diffusers UNet2DModel, or any module with unet(x_t, t).sample; where it has twice the channels
+    (a learned variance), the first half is used. `scheduler`: any diffusers scheduler with betas that
+    predicts epsilon, sample (x_0) or v_prediction. `steps=1` is the one-shot prediction of x_0, clipped, and
+    the same for both samplers. More steps (None: all t* + 1) run from t* down to the image, by ancestral
+    sampling ("ddpm") or deterministically ("ddim"). Every chain starts at t*; the paper's public code starts
+    one step late.
+
+    *Exact noise.* The image carries noise of exactly sigma and is scaled by 1 / sqrt(1 + 4 sigma^2): the
+    chain's first abar is that of sigma, not of a rounded t, so the radius may use sigma as it is. Only what
+    the UNet is told is a choice: t* (`timestep="nearest"`, from above, as in the paper) or the `"fractional"`
+    t of sigma.
+
+    *Ancestral noise* is a function of `seed` and the bits of the noisy image, never of call order or batch.
+    So the denoiser is one fixed function, to which Cohen's theorem applies as to any base classifier, and a
+    resumed run counts the same. It costs a copy of the noisy images to the host; DDIM and one-shot do not.
+
+    `expected_sigma` lets a smoothed classifier refuse to certify at any other sigma than this one. Raises
+    ValueError for an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        scheduler: SchedulerMixin,
+        sigma: float,
+        steps: int | None = 1,
+        sampler: str = "ddpm",
+        timestep: str = "nearest",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {sorted(SAMPLERS)}, got {sampler!r}")
+        if timestep not in ("nearest", "fractional"):
+            raise ValueError(f"timestep must be 'nearest' or 'fractional', got {timestep!r}")
+        abar = cumulative_alphas(scheduler)
+        kept = _kept_steps(timestep_for(sigma, abar), steps)
+        start = kept[-1] if timestep == "nearest" else fractional_timestep(sigma, abar)
+        self.unet = unet
+        self.sigma = self.expected_sigma = float(sigma)
+        self.scale = (1 + 4 * self.sigma**2) ** -0.5  # sqrt(abar) at sigma
+        self.timesteps = (*kept[:-1], start)  # what the UNet is told, cleanest first
+        levels = torch.cat([abar[kept[:-1]], abar.new_tensor([self.scale**2])])
+        self.chain = _chain(scheduler, levels, sampler)
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Choose the ancestral noise anew."""
+        self.seed = seed
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        x = (2 * noisy - 1) * self.scale
+        options = self._step_options(noisy)
+        for step in reversed(range(len(self.timesteps))):
+            prediction = self._predict(x, self.timesteps[step])
+            x = self.chain.step(prediction, step, x, **options).prev_sample
+        return (x + 1) / 2
+
+    def _predict(self, x: Tensor, t: float) -> Tensor:
+        """The UNet's answer; t goes in as a tensor, since UNet2DModel truncates a Python float."""
+        t = torch.full((len(x),), t, device=x.device)
+        return self.unet(x, t).sample[:, : x.shape[1]].to(x.dtype)
+
+    def _step_options(self, noisy: Tensor) -> dict:
+        """What the scheduler's step takes besides the prediction: keyed noise, or how DDIM clips."""
+        if isinstance(self.chain, DDIMScheduler):
+            return {"use_clipped_model_output": True}  # epsilon of the clipped x_0, as in OpenAI's sampler
+        if len(self.timesteps) == 1:
+            return {}  # the last step of a chain draws no noise
+        start = zlib.crc32(str(self.seed).encode())
+        keys = [zlib.crc32(image.tobytes(), start) for image in noisy.detach().cpu().numpy()]
+        return {"generator": [torch.Generator(noisy.device).manual_seed(key) for key in keys]}
+
+
+def _kept_steps(start: int, steps: int | None) -> list[int]:
+    """`steps` timesteps, evenly spaced and ending at `start`: "trailing" in Lin et al. 2024, Table 2."""
+    total = start + 1
+    steps = total if steps is None else steps
+    if not 1 <= steps <= total:
+        raise ValueError(f"steps must be from 1 to t* + 1 = {total}, or None for all of them; got {steps}")
+    return [total * i // steps - 1 for i in range(1, steps + 1)]
+
+
+def _chain(scheduler: SchedulerMixin, abar: Tensor, sampler: str) -> DDPMScheduler | DDIMScheduler:
+    """A scheduler whose steps 0, 1, ... have exactly this abar: respacing (Nichol & Dhariwal 2021, sec. 4).
+
+    diffusers' own timesteps would not do: DDIMScheduler cannot start at t*, neither at the abar of sigma.
+    """
+    prediction = scheduler.config.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "sample", "v_prediction"):
+        raise ValueError(f"scheduler must predict epsilon, sample or v_prediction, got {prediction!r}")
+    variance = scheduler.config.get("variance_type", "fixed_small")
+    if variance.startswith("learned"):
+        variance = "fixed_small"  # the network's own variance is dropped with the second half of its channels
+    betas = 1 - abar / torch.cat([abar.new_ones(1), abar[:-1]])
+    chain = SAMPLERS[sampler](
+        num_train_timesteps=len(abar),
+        trained_betas=betas.tolist(),
+        prediction_type=prediction,
+        clip_sample=True,
+        **({"variance_type": variance} if sampler == "ddpm" else {}),
+    )
+    chain.alphas_cumprod = abar  # float64: in float32, abar_t / abar_{t-1} keeps two digits of a beta of 1e-5
+    chain.set_timesteps(len(abar))
+    return chain
+
+
+def ddpm_loss(scheduler: SchedulerMixin) -> Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]:
+    """L_simple of Ho et al. 2020, eq. 14: E |eps - eps_theta(x_t, t)|^2 over uniform t and Gaussian eps.
+
+    Returns objective(model, images, labels, generator) -> scalar; images in [0, 1], labels unused, the
+    generator on the images' device. Raises ValueError for a scheduler that does not predict epsilon.
+    """
+    prediction = scheduler.config.get("prediction_type", "epsilon")
+    if prediction != "epsilon":
+        raise ValueError(f"scheduler must predict epsilon to be trained with this loss, got {prediction!r}")
+
+    def objective(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        last = scheduler.config.num_train_timesteps
+        t = torch.randint(last, (len(images),), generator=generator, device=images.device)
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        return F.mse_loss(model(scheduler.add_noise(2 * images - 1, noise, t), t).sample, noise)
+
+    return objective
+
+
+def load_diffusion(
+    name_or_path: str | Path, folder: str | Path = "checkpoints", sha256: str | None = None
+) -> tuple[UNet2DModel, SchedulerMixin]:
+    """A diffusion model in eval mode and its scheduler, from local files only.
+
+    `name_or_path`: a name of openai_unet.PUBLISHED (a file in `folder`, or a path to it), a folder that
+    diffusers wrote, or a Hugging Face id whose files are in the local cache. `sha256` of the weights is
+    checked before they are opened; where it is published, it need not be given. Raises FileNotFoundError that
+    says what to download, how large it is and where to put it; ValueError for a wrong hash or layout.
+    """
+    path = Path(name_or_path)
+    if path.name not in PUBLISHED:
+        return _load_folder(path if path.is_dir() else _cached(str(name_or_path)), sha256)
+    published = PUBLISHED[path.name]
+    path = path if path.is_file() else Path(folder) / path.name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file {str(path)!r}: download it ({published.megabytes} MB) from {published.url}"
+        )
+    return load_openai_unet(path, published.config, sha256 or published.sha256)
+
+
+def _cached(repository: str) -> Path:
+    """The local copy of a Hugging Face repository; nothing is downloaded."""
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except (OSError, ValueError) as error:  # not in the cache, or no repository id at all
+        size = "143 MB" if repository == "google/ddpm-cifar10-32" else "its page says how large"
+        advice = f"`hf download {repository}` ({size}) puts it into the local cache of Hugging Face"
+        raise FileNotFoundError(f"no folder and no cached repository {repository!r}: {advice}") from error
+
+
+def _load_folder(folder: Path, sha256: str | None) -> tuple[UNet2DModel, SchedulerMixin]:
+    """diffusers' layouts: unet/ and scheduler/ (its pipelines), or all at the top (google/ddpm-*)."""
+    unet, schedule = (folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler"))
+    weights = unet / "diffusion_pytorch_model.safetensors"
+    for file in (weights, unet / "config.json", schedule / "scheduler_config.json"):
+        if not file.is_file():
+            raise FileNotFoundError(f"no file {str(file)!r}: {str(folder)!r} is no whole diffusers model")
+    check_hash(weights, sha256)
+    return _load_unet(unet), _load_scheduler(schedule)
+
+
+def _load_unet(folder: Path) -> UNet2DModel:
+    unet, found = UNet2DModel.from_pretrained(
+        folder, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
+    )
+    wrong = found["missing_keys"] + found["unexpected_keys"] + found["mismatched_keys"]
+    if wrong:  # diffusers fills what is missing with random weights and only logs it
+        raise ValueError(f"weights in {str(folder)!r} do not fit its config.json: {wrong[:4]}")
+    return unet
+
+
+def _load_scheduler(folder: Path) -> SchedulerMixin:
+    """As the class that its file names: another one would read an unknown schedule as its own defaults."""
+    name = DDPMScheduler.load_config(folder).get("_class_name", "")
+    if not hasattr(diffusers, name):
+        raise ValueError(f"{str(folder)!r} names a scheduler that diffusers does not have: {name!r}")
+    return getattr(diffusers, name).from_pretrained(folder)

@@ -1,0 +1,203 @@
+"""Run notebooks with papermill, strictly: a wrong parameter starts nothing, no failure looks finished.
+
+    python -m lib.run 01_randomized_smoothing --profile digits -p n 1000 -p sigmas "[0.25, 0.5]"
+
+writes into the profile's run_dir: <notebook>.ipynb, once every cell has completed, and beside it its manifest
+<notebook>.json. A run whose inputs have not changed since is not repeated.
+
+Papermill by itself only warns of unknown parameters, checks no types, writes a failed notebook under the
+final name and takes `sys.exit(0)` in a cell for success.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from lib.config import NOTEBOOKS
+from lib.environment import PROJECT_ROOT, describe
+from lib.jobs import Job, inputs_hash, overrides, plan, up_to_date
+from lib.records import atomic_write
+
+PAPERS = ("01_", "02_", "03_")  # the notebooks of the three papers
+DAY = 86_400  # seconds
+
+
+class NotebookFailed(Exception):
+    """A notebook did not run to its end. The message says in which cell, why, and where the copy is."""
+
+
+def run(job: Job, timeout: int = DAY) -> None:
+    """Execute one notebook. NotebookFailed if a cell fails, exits, or takes more than `timeout` seconds.
+
+    The finished notebook of an earlier run is set aside first, as <name>.previous.ipynb: this run overwrites
+    the figures and tables beside it, so it must not look current, even if this run is killed.
+    """
+    started, inputs = datetime.now(UTC), inputs_hash(job)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    for ending in (".json", ".ipynb"):
+        if job.file(ending).exists():
+            job.file(ending).replace(job.file(f".previous{ending}"))
+    execute(job, timeout)
+    job.file(".partial.ipynb").replace(job.file(".ipynb"))
+    write_manifest(job, inputs, started)
+    for ending in (".previous.json", ".previous.ipynb", ".failed.ipynb"):
+        job.file(ending).unlink(missing_ok=True)
+
+
+def execute(job: Job, timeout: int) -> None:
+    """Run the cells into <name>.partial.ipynb; if one does not complete, keep <name>.failed.ipynb."""
+    partial, failed = job.file(".partial.ipynb"), job.file(".failed.ipynb")
+    partial.unlink(missing_ok=True)
+    changed = overrides(job)
+    cells = Cells(job.name, len(nbformat.read(job.notebook, as_version=4).cells) + bool(changed))
+    failure = None
+    try:
+        papermill.execute_notebook(
+            job.notebook, partial, changed, kernel_name="python3", language="python", cwd=job.notebook.parent,
+            progress_bar=False, execution_timeout=timeout, on_cell_start=cells.start, stderr_file=sys.stderr,
+            extra_arguments=["--log-level=ERROR"],  # the kernel's warnings about itself
+        )  # fmt: skip
+    except (Exception, KeyboardInterrupt) as error:  # a cell, a timeout, a dead kernel, Ctrl-C: reported alike
+        failure = error
+    completed = partial.is_file() and tidy(partial, job)
+    if failure or not completed:
+        message = cells.failure(failure)
+        if partial.is_file():
+            partial.replace(failed)
+            message += f"\n  what ran is kept in {shown(failed)}"
+        raise NotebookFailed(message)
+
+
+def tidy(partial: Path, job: Job) -> bool:
+    """Take widget states (hundreds of KB) and absolute paths out of a notebook; did every cell complete?
+
+    After `sys.exit(0)` papermill raises nothing; that cell's status is failed, and the later ones' pending.
+    """
+    notebook = nbformat.read(partial, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.papermill.update(input_path=job.notebook.name, output_path=job.file(".ipynb").name)
+    atomic_write(partial, nbformat.writes(notebook) + "\n")
+    states = {cell.metadata.get("papermill", {}).get("status") for cell in notebook.cells}
+    return states == {"completed"}
+
+
+class Cells:
+    """Follows the cells of one run: a line at most every two seconds, and which cell was the last."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total = name, total
+        self.index, self.cell, self.reported = 0, None, float("-inf")
+
+    def start(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
+        """Called by nbclient at the start of each cell."""
+        self.index, self.cell = cell_index + 1, cell
+        if time.monotonic() - self.reported >= 2:
+            self.reported = time.monotonic()
+            print(f"{self.name}: cell {self.index}/{self.total}", flush=True)
+
+    def failure(self, error: BaseException | None) -> str:
+        """Which cell failed and why, with the head of its source.
+
+        `error` is what papermill raised: None after `sys.exit(0)`, which it takes for success.
+        """
+        if error is None:
+            reason = "SystemExit: the cell leaves the notebook, so those after it never ran"
+        elif isinstance(error, PapermillExecutionError):
+            reason = f"{error.ename}: {error.evalue}"
+        else:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if self.cell is None:
+            return f"{self.name}: did not start: {reason}"
+        head = "\n".join(f"    {line}" for line in self.cell.source.splitlines()[:8])
+        return f"{self.name}: failed in cell {self.index}/{self.total}: {reason}\n{head}"
+
+
+def write_manifest(job: Job, inputs: str, started: datetime) -> None:
+    """<name>.json: what the notebook was made with, when, and which files it wrote beside it."""
+    written = job.outputs(since=started.timestamp())
+    manifest = {
+        "notebook": job.notebook.name,
+        "profile": job.profile,
+        "parameters": job.parameters,
+        "inputs": inputs,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
+        "outputs": [path.relative_to(job.folder).as_posix() for path in written],
+        "environment": describe(job.config.device),
+    }
+    atomic_write(job.file(".json"), json.dumps(manifest, indent=2) + "\n")
+
+
+def shown(path: Path) -> str:
+    """A path as a person in the current folder would write it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def summary(jobs: Sequence[Job]) -> str:
+    """Where the executed notebooks, figures, tables and records are; a file's formats share a line."""
+    lines = [f"notebook  {shown(job.file('.ipynb'))}" for job in jobs]
+    formats: dict[Path, list[str]] = {}
+    for path in dict.fromkeys(path for job in jobs for path in job.outputs()):  # notebooks share folders
+        formats.setdefault(path.with_suffix(""), []).append(path.suffix)
+    for stem, endings in formats.items():
+        suffix = endings[0] if len(endings) == 1 else f"{{{','.join(endings)}}}"
+        lines.append(f"{stem.parent.name:9} {shown(stem)}{suffix}")
+    return "\n".join(lines)
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line. Leaves with code 2 where it makes no sense."""
+    parser = argparse.ArgumentParser(prog="python -m lib.run", description="Run notebooks strictly.")
+    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="name or path of a notebook")
+    parser.add_argument("--papers", action="store_true", help="the notebooks of the three papers")
+    parser.add_argument("--all", action="store_true", help="every notebook")
+    parser.add_argument("--profile", default="digits", help="a name in profiles/ or a path")
+    parser.add_argument("-p", dest="settings", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="set one parameter; may be repeated")  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="run even what is up to date")
+    parser.add_argument("--timeout", type=int, default=DAY, help="seconds for one cell (default: a day)")
+    options = parser.parse_intermixed_args(argv)  # names before and after options
+    if options.papers or options.all:
+        known = [name for name in NOTEBOOKS if options.all or name.startswith(PAPERS)]
+        options.notebooks += [name for name in known if (PROJECT_ROOT / f"notebooks/{name}.ipynb").is_file()]
+    if not options.notebooks:
+        parser.error("name a notebook, or say --papers or --all")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for: 0 done, 1 a notebook failed, 2 wrong input, nothing started."""
+    options = arguments(argv)
+    os.environ.setdefault("KIT_PROGRESS", "log")  # for the kernels: bars would fill the executed notebooks
+    try:
+        jobs = plan(list(dict.fromkeys(options.notebooks)), options.profile, options.settings)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"lib.run: {error}", file=sys.stderr)
+        return 2
+    for job in jobs:
+        if not options.force and up_to_date(job):
+            print(f"{job.name}: up to date")
+            continue
+        try:
+            run(job, options.timeout)
+        except NotebookFailed as error:
+            print(f"lib.run: {error}", file=sys.stderr)
+            return 1
+        print(f"{job.name}: done")
+    print(summary(jobs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

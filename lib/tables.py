@@ -1,0 +1,148 @@
+"""Numbers out of certification logs, and tables of them as CSV, Markdown and LaTeX.
+
+A log is a DataFrame as `lib.records.read_log` gives it. Accuracies are fractions; only the tables of
+published numbers (`published`) are in percent, as the papers print them.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from lib.bounds import round_down
+from lib.records import atomic_write
+from lib.rows import ABSTAIN
+
+_PUBLISHED = Path(__file__).parents[1] / "results" / "published"
+
+Format = Callable[[float], str]
+_plain: Format = "{:g}".format
+
+
+def certified_accuracy(log: pd.DataFrame, radii: ArrayLike) -> np.ndarray:
+    """The fraction of images that are correct with radius >= r, for each r of `radii` (Cohen et al. 2019, 4).
+
+    Shape of `radii`, which are >= 0 (ValueError otherwise). At r = 0 this is the accuracy of the smoothed
+    classifier, abstentions counted as wrong.
+    """
+    log, radii = _certified(log), np.asarray(radii, float)
+    if not (radii >= 0).all():
+        raise ValueError(f"radii must be >= 0; got {radii}")
+    reached = np.where(log["correct"], log["radius"], -1.0)  # an image that is not correct reaches no radius
+    return (reached >= radii[..., None]).mean(axis=-1)
+
+
+def average_certified_radius(log: pd.DataFrame) -> float:
+    """The mean radius, with 0 for images that are wrong or abstained (ACR; Zhai et al. 2020)."""
+    log = _certified(log)
+    return float((log["radius"] * log["correct"]).mean())
+
+
+def abstention_rate(log: pd.DataFrame) -> float:
+    """The fraction of images on which the smoothed classifier abstained; PREDICT logs are welcome."""
+    return float((_nonempty(log)["predict"] == ABSTAIN).mean())
+
+
+def accuracy_table(logs: Mapping[str, pd.DataFrame], radii: ArrayLike) -> pd.DataFrame:
+    """Certified accuracy as fractions: a row a log, named by its key, and a column a radius."""
+    columns = pd.Index(np.atleast_1d(radii).astype(float), name="radius")
+    return pd.DataFrame([certified_accuracy(log, columns) for log in logs.values()], list(logs), columns)
+
+
+def envelope(logs: Mapping[str, pd.DataFrame], radii: ArrayLike) -> pd.DataFrame:
+    """The best log at each radius, as the papers' tables print it: the upper envelope of their curves.
+
+    Index: radius. Columns: log (the winner's name), clean_accuracy (its accuracy at r = 0, the number that
+    the papers put in parentheses) and certified_accuracy, both fractions. The first of equals wins; where
+    nothing is certified no log does, and the first two are missing. The choice is made on the very images
+    that are reported, so an envelope flatters, and the more logs the more.
+    """
+    table, clean = accuracy_table(logs, radii), accuracy_table(logs, 0.0)[0.0]
+    best = table.max()
+    winner = table.idxmax().where(best > 0)
+    clean_accuracy = winner.map(clean).astype(float)
+    return pd.DataFrame({"log": winner, "clean_accuracy": clean_accuracy, "certified_accuracy": best})
+
+
+def percent(fraction: float) -> str:
+    """A fraction as percent with one decimal, to nearest: an estimate, not a certificate."""
+    return f"{100 * fraction:.1f}"
+
+
+def rounded_radius(radius: float) -> str:
+    """A certified radius with three decimals, rounded down."""
+    return f"{round_down(radius, 3):.3f}"
+
+
+def to_markdown(table: pd.DataFrame, formats: Format | Mapping[object, Format] = _plain) -> str:
+    """`table` as GitHub Markdown; arguments as for `save`."""
+    text = _as_text(table, formats)
+    rows = [list(text.columns), ["---"] * text.shape[1], *text.to_numpy().tolist()]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+def to_latex(table: pd.DataFrame, formats: Format | Mapping[object, Format] = _plain) -> str:
+    """`table` as a LaTeX tabular in booktabs style; arguments as for `save`."""
+    return _as_text(table, formats).to_latex(index=False, escape=True)
+
+
+def save(
+    table: pd.DataFrame, path_stem: str | Path, formats: Format | Mapping[object, Format] = _plain
+) -> list[Path]:
+    """Write `table` as path_stem.csv (all digits) and .md and .tex (to be read); returns the three paths.
+
+    `formats` prints the floats of every column, or of the columns it names: `percent`, {"radius":
+    rounded_radius}. What is missing is printed as a dash; an index that only numbers the rows is left out.
+    """
+    csv = table.to_csv(index=_has_names(table))
+    content = {".csv": csv, ".md": to_markdown(table, formats), ".tex": to_latex(table, formats)}
+    paths = [Path(f"{path_stem}{suffix}") for suffix in content]
+    for path, text in zip(paths, content.values()):
+        atomic_write(path, text)
+    return paths
+
+
+def published(name: str) -> pd.DataFrame:
+    """The numbers in results/published/<name>.csv, one a row, in percent; its comments name the source.
+
+    ValueError, with the names there are, for an unknown `name`.
+    """
+    path = _PUBLISHED / f"{name}.csv"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in _PUBLISHED.glob("*.csv")))
+        raise ValueError(f"name must be one of {known}; got {name!r}")
+    return pd.read_csv(path, comment="#")
+
+
+def _certified(log: pd.DataFrame) -> pd.DataFrame:
+    if "radius" not in log:
+        raise ValueError(f"log has no radius (is it of PREDICT?), only {', '.join(log.columns)}")
+    return _nonempty(log)
+
+
+def _nonempty(log: pd.DataFrame) -> pd.DataFrame:
+    if log.empty:
+        raise ValueError("log has no rows")
+    return log
+
+
+def _has_names(table: pd.DataFrame) -> bool:
+    return not isinstance(table.index, pd.RangeIndex)
+
+
+def _as_text(table: pd.DataFrame, formats: Format | Mapping[object, Format]) -> pd.DataFrame:
+    """Every heading and cell as text, the index as the first column where it names the rows."""
+    by_column = formats if isinstance(formats, Mapping) else dict.fromkeys(table.columns, formats)
+    flat = table.rename_axis(columns=None)
+    if _has_names(flat):
+        flat = flat.rename_axis(index=flat.index.name or "").reset_index()
+    text = {_cell(name): [_cell(value, by_column.get(name, _plain)) for value in flat[name]] for name in flat}
+    return pd.DataFrame(text, dtype=str)
+
+
+def _cell(value: object, form: Format = _plain) -> str:
+    if pd.isna(value):
+        return "–"
+    return form(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,114 @@
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+from toys import hyperplane
+
+from lib import certification
+from lib.bounds import certified_radius, lower_confidence_bound
+from lib.certification import certify_dataset, recount, weights_hash
+from lib.smoothing import ABSTAIN, SmoothedClassifier
+
+IMAGES = torch.rand(24, 1, 3, 4, generator=torch.Generator().manual_seed(2))
+DATASET = TensorDataset(IMAGES, torch.arange(24) % 2)
+IDS = list(range(0, 24, 2))
+
+
+def certify(folder, ids=IDS, base=None, dataset=DATASET, sigma=0.5, n=400, alpha=0.001):
+    classifier = SmoothedClassifier(base or hyperplane(), sigma, 2, batch_size=300)
+    return certify_dataset(classifier, dataset, ids, folder / "log", n0=100, n=n, alpha=alpha)
+
+
+def without_time(log):
+    return log.drop(columns="time")
+
+
+def test_the_log_says_what_certify_says(tmp_path):
+    log = certify(tmp_path)
+    truth = SmoothedClassifier(hyperplane(), 0.5, 2, batch_size=300).certify(IMAGES[IDS], IDS, 100, 400, 0.001)
+    assert log["idx"].tolist() == IDS and (log["label"] == np.array(IDS) % 2).all()
+    assert (log["predict"] == truth.predict).all() and (log["n_a"] == truth.n_a).all()
+    assert (log["radius"] <= truth.radius).all() and np.allclose(log["radius"], truth.radius, atol=1e-6)
+
+
+def test_a_finished_record_is_read_and_not_made_again(tmp_path, monkeypatch):
+    first = certify(tmp_path)
+    monkeypatch.setattr(SmoothedClassifier, "certify", lambda *_: pytest.fail("certified again"))
+    pd.testing.assert_frame_equal(certify(tmp_path), first)
+
+
+@pytest.mark.parametrize("change", [{"n": 500}, {"sigma": 0.25}, {"base": hyperplane(1)}, {"ids": IDS[:5]}])
+def test_another_setting_gets_a_record_of_its_own(change, tmp_path):
+    first = certify(tmp_path)
+    certify(tmp_path, **change)
+    assert len(list(tmp_path.glob("log-*.tsv"))) == 2
+    pd.testing.assert_frame_equal(certify(tmp_path), first)
+
+
+def test_a_data_set_that_is_read_image_by_image_gives_the_same_log(tmp_path):
+    lazy = torch.utils.data.Subset(DATASET, range(24))
+    pd.testing.assert_frame_equal(
+        without_time(certify(tmp_path / "a", dataset=lazy)), without_time(certify(tmp_path / "b"))
+    )
+
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import test_certification as t
+from pathlib import Path
+slow = t.certification._certify_group
+def group(*arguments):
+    time.sleep(0.2)
+    return slow(*arguments)
+t.certification._certify_group = group
+t.certify(Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_certification_goes_on_and_ends_with_the_same_log(tmp_path):
+    expected = certify(tmp_path / "whole")
+    script = SCRIPT.format(tests=str(certification.Path(__file__).parent))
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "killed")])
+    deadline = time.monotonic() + 60
+    while not any(f.stat().st_size > 200 for f in tmp_path.glob("killed/*.tsv.partial")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(tmp_path.glob("killed/*.tsv"))
+    rows_before = len(next(tmp_path.glob("killed/*.tsv.partial")).read_text().splitlines()) - 1
+    assert 0 < rows_before < len(IDS)
+    pd.testing.assert_frame_equal(without_time(certify(tmp_path / "killed")), without_time(expected))
+
+
+def test_recounting_at_another_alpha_is_certifying_at_that_alpha(tmp_path):
+    strict, loose = certify(tmp_path, alpha=1e-6), certify(tmp_path, alpha=0.05)
+    again = recount(strict, alpha=0.05)
+    assert (again["predict"] == loose["predict"]).all() and (strict["predict"] == ABSTAIN).sum() > 0
+    assert np.allclose(again["radius"], loose["radius"], atol=1e-6)
+    assert (again["correct"] == loose["correct"]).all()
+
+
+def test_projecting_to_another_n_scales_the_counts(tmp_path):
+    log = certify(tmp_path)
+    projected = recount(log, n=4000)
+    n_a = log["n_a"].to_numpy() * 10
+    assert np.allclose(projected["radius"], certified_radius(lower_confidence_bound(n_a, 4000, 0.001), 0.5))
+
+
+def test_the_hash_of_a_model_follows_every_weight_and_buffer():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    hashes = [weights_hash(model)]
+    for tensor in (model[0].weight, model[1].running_mean):
+        with torch.no_grad():
+            tensor[0] += 1
+        hashes.append(weights_hash(model))
+    hashes.append(weights_hash(torch.nn.Sequential(*model, torch.nn.Dropout(0.1))))
+    assert len(set(hashes)) == 4

@@ -1,0 +1,169 @@
+"""What a run was made with; and the three lists of dependencies, which must say the same."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from lib import environment
+from lib.environment import check_torch_pair, describe, git_state
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}  # conda's name: the package index's
+
+
+# ---- facts -----------------------------------------------------------------------------------------------------
+
+
+def test_the_facts_hold_the_versions_that_are_imported():
+    import numpy
+
+    facts = describe("cpu")
+    assert (facts["numpy"], facts["device"]) == (numpy.__version__, "cpu")
+    assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_the_facts_are_gathered_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert {name: describe()[name] for name in ("git_commit", "git_dirty")} == dict.fromkeys(
+        ("git_commit", "git_dirty")
+    )
+
+
+def git(folder, *words):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    done = subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository with one commit."""
+    git(tmp_path, "init", "-q")
+    (tmp_path / "a.py").write_text("1")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "one")
+    return tmp_path
+
+
+def test_a_clean_checkout_is_described_by_its_commit(checkout):
+    assert git_state(checkout) == {"git_commit": git(checkout, "rev-parse", "HEAD"), "git_dirty": False}
+
+
+@pytest.mark.parametrize("name", ["a.py", "new.py"])
+def test_a_changed_or_new_file_makes_a_checkout_dirty(name, checkout):
+    (checkout / name).write_text("2")
+    assert git_state(checkout)["git_dirty"] is True
+
+
+def test_a_copy_inside_another_repository_has_no_commit_of_its_own(checkout):
+    (checkout / "kit").mkdir()
+    assert git_state(checkout / "kit") == {"git_commit": None, "git_dirty": None}
+
+
+# ---- torch and torchvision -------------------------------------------------------------------------------------
+
+
+def test_the_installed_pair_fits():
+    check_torch_pair()
+
+
+@pytest.mark.parametrize("requirement", ["torch==2.9.0", "torch (==2.9.0)", "torch (>=99)"])
+def test_a_torch_that_torchvision_does_not_want_is_refused(requirement, monkeypatch):
+    monkeypatch.setattr(environment.metadata, "requires", lambda _: ["numpy", requirement])
+    with pytest.raises(RuntimeError, match=r"pip install .*torch torchvision") as caught:
+        check_torch_pair()
+    for package in ("torch", "torchvision"):
+        assert f"{package} {environment.version(package)}" in str(caught.value)
+
+
+def test_the_local_label_of_a_build_does_not_break_a_pair(monkeypatch):
+    monkeypatch.setattr(environment.metadata, "requires", lambda _: ["torch==2.9.0"])
+    monkeypatch.setattr(environment, "version", lambda _: "2.9.0+cpu")
+    check_torch_pair()
+
+
+def test_a_torchvision_that_cannot_be_imported_is_refused(monkeypatch):
+    def fail(_):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(environment, "import_module", fail)
+    with pytest.raises(RuntimeError, match=r"torchvision::nms does not exist.*\n.*\n.*pip install"):
+        check_torch_pair()
+
+
+def test_a_broken_pair_ends_the_command_with_1(monkeypatch, capsys):
+    monkeypatch.setattr(environment.metadata, "requires", lambda _: ["torch==0.1"])
+    assert environment.main() == 1
+    assert "pip install" in capsys.readouterr().err
+
+
+def test_a_good_pair_ends_the_command_with_0_and_prints_the_facts(capsys):
+    assert environment.main() == 0
+    assert re.search(r"^torchvision +\d", capsys.readouterr().out, re.MULTILINE)
+
+
+# ---- one list of dependencies ----------------------------------------------------------------------------------
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def wanted():
+    """Name -> version range, as pyproject.toml says, optional groups included."""
+    groups = project().get("optional-dependencies", {}).values()
+    lines = [*project()["dependencies"], *(line for group in groups for line in group)]
+    return {canonicalize_name(one.name): one.specifier for one in map(Requirement, lines)}
+
+
+def conda():
+    """Name -> version range, as environment.yml says, its pip section included; the package index's names."""
+    lines = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = [line for part in lines if isinstance(part, dict) for line in part["pip"]]
+    lines = [line for line in lines if isinstance(line, str)] + [line for line in pip if line[0] not in "-."]
+    lines = [re.sub(r"(?<![=<>!~])=(?!=)([\d.]+)$", r"==\1.*", line) for line in lines]  # conda: python=3.11
+    found = {canonicalize_name(one.name): one.specifier for one in map(Requirement, lines)}
+    return {CONDA_NAMES.get(name, name): specifier for name, specifier in found.items()}
+
+
+def pinned():
+    """Name -> version, as constraints.txt says."""
+    lines = (line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines())
+    pairs = [re.fullmatch(r"([\w.-]+)==([\w.+!]+)(\s*;.*)?", line) for line in lines if line]
+    assert all(pairs), "constraints.txt holds a line that is not name==version"
+    return {canonicalize_name(pair[1]): pair[2] for pair in pairs}
+
+
+def test_conda_users_get_the_dependencies_of_pyproject_in_the_same_versions():
+    found = conda()
+    assert {name: found.get(name) for name in wanted()} == wanted()
+
+
+def test_conda_users_get_nothing_else():
+    assert sorted(conda().keys() - wanted().keys()) == ["pip", "python"]
+
+
+def test_every_dependency_is_pinned_within_its_range():
+    pins = pinned()
+    assert {name: specifier for name, specifier in wanted().items() if name not in pins} == {}
+    assert {name: pins[name] for name, specifier in wanted().items() if pins[name] not in specifier} == {}
+
+
+def test_conda_s_python_is_one_that_pyproject_allows():
+    needed = SpecifierSet(project()["requires-python"])
+    python = conda()["python"]
+    exact = [pin.version.removesuffix(".*") for pin in python if pin.operator == "=="]
+    assert python == needed or (exact and exact[0] in needed)
+
+
+def test_the_makefile_installs_the_pinned_versions():
+    lines = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
+    assert any("pip" in line and "install" in line and "constraints.txt" in line for line in lines)

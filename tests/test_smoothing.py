@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+from toys import Constant, Linear, hyperplane
+
+from lib.smoothing import ABSTAIN, SmoothedClassifier, radius_from_counts
+
+IMAGES = torch.rand(200, 1, 3, 4, generator=torch.Generator().manual_seed(2))
+IDS = range(200)
+SIGMA = 0.5
+
+
+def smoothed(base=None, num_classes=2, **changed):
+    return SmoothedClassifier(base or hyperplane(), SIGMA, num_classes, **changed)
+
+
+def test_certified_radii_stay_below_the_distance_to_the_hyperplane():
+    base = hyperplane()
+    result = smoothed(base).certify(IMAGES, IDS, 100, 2000, 0.001)
+    distance = base.distance(IMAGES).abs().numpy()
+    assert (result.radius <= distance).all()  # alpha = 0.001 of 200: one failure has a chance of 18 % at worst
+    certified = result.predict != ABSTAIN
+    assert certified.mean() > 0.75  # the others are too close to the plane
+    assert (result.predict == (base.distance(IMAGES) > 0).long().numpy())[certified].all()
+
+
+def test_more_samples_bring_the_radius_close_to_the_exact_one():
+    base = hyperplane()
+    near = base.distance(IMAGES).abs().numpy() < SIGMA  # far from saturation
+    few, many = (smoothed(base).certify(IMAGES, IDS, 1000, n, 0.001).radius for n in (200, 20_000))
+    exact = base.distance(IMAGES).abs().numpy()
+    assert (exact - many)[near].max() < 0.05 < (exact - few)[near].max()
+
+
+def test_a_constant_classifier_is_certified_up_to_the_ceiling():
+    result = smoothed(Constant(4).eval(), 10).certify(IMAGES[:3], IDS[:3], 100, 1000, 0.001)
+    assert result.predict.tolist() == [4, 4, 4]
+    assert result.radius == pytest.approx(SIGMA * norm.ppf(0.001 ** (1 / 1000)), rel=1e-6)
+
+
+def test_a_coin_is_not_certified():
+    coin = Linear(torch.eye(12)[0], -0.5).eval()
+    result = smoothed(coin).certify(torch.full((50, 1, 3, 4), 0.5), range(50), 100, 1000, 1e-9)
+    assert (result.predict == ABSTAIN).all() and (result.radius == 0).all()
+    assert set(result.selected) == {0, 1}
+
+
+def test_certify_bounds_with_other_samples_than_it_selects_with():
+    g = smoothed()
+    result = g.certify(IMAGES[:5], IDS[:5], 100, 400, 0.001)
+    fresh = g.sample(IMAGES[:5], IDS[:5], 400, start=100)
+    assert (result.n_a == fresh[np.arange(5), result.selected]).all()
+    assert (result.selected == g.sample(IMAGES[:5], IDS[:5], 100).argmax(1)).all()
+
+
+def test_predict_is_wrong_at_most_alpha_of_the_time():
+    p, alpha, images = 0.55, 0.05, 4000
+    base = Linear(torch.eye(12)[0], float(SIGMA * norm.ppf(p) - 0.5)).eval()  # class 1 with probability p
+    answers = smoothed(base).predict(torch.full((images, 1, 3, 4), 0.5), range(images), 100, alpha)
+    wrong = (answers == 0).mean()
+    assert (answers == 1).mean() > 0 and wrong <= alpha
+    assert (answers == ABSTAIN).any()
+
+
+def test_predict_never_answers_with_ten_samples_at_one_in_a_thousand():
+    constant = smoothed(Constant(1).eval(), 10)
+    assert constant.predict(IMAGES[:2], IDS[:2], 10, 0.001).tolist() == [ABSTAIN, ABSTAIN]
+    assert constant.predict(IMAGES[:2], IDS[:2], 11, 0.001).tolist() == [1, 1]
+
+
+def test_certificates_fail_at_most_alpha_of_the_time():
+    # The true radius of class A with probability p is sigma Phi^-1(p); simulate the counts that CERTIFY would see.
+    p, n, alpha, draws = 0.8, 100, 0.05, 200_000
+    n_a = np.random.default_rng(0).binomial(n, p, draws)
+    failures = (radius_from_counts(n_a, n, 1.0, alpha) > norm.ppf(p)).mean()
+    assert 0 < failures <= alpha + 4 * np.sqrt(alpha / draws)
+
+
+@pytest.mark.parametrize("p", [(0.5, 0.3, 0.2), (0.45, 0.45, 0.1), (0.4, 0.2, 0.2, 0.2), (0.34, 0.33, 0.33)])
+def test_two_class_certificates_fail_at_most_alpha_of_the_time(p):
+    n, alpha, draws = 200, 0.05, 200_000
+    counts = np.random.default_rng(0).multinomial(n, p, draws)
+    radius = radius_from_counts(counts[:, 0], n, 1.0, alpha, n_b=counts[:, 1:].max(axis=1))
+    truth = (norm.ppf(p[0]) - norm.ppf(max(p[1:]))) / 2
+    assert (radius > truth + 1e-12).mean() <= alpha
+
+
+def test_the_two_class_bound_certifies_what_the_one_sided_bound_cannot():
+    assert radius_from_counts(np.array(4500), 10_000, 1.0, 0.001) == 0
+    assert radius_from_counts(np.array(4500), 10_000, 1.0, 0.001, n_b=np.array(1000)) > 0.5
+
+
+def test_a_denoiser_made_for_another_noise_level_is_refused():
+    base = Constant(0).eval()
+    base.expected_sigma = 0.25
+    with pytest.raises(ValueError, match=r"sigma = 0.5, but base was made for noise of exactly 0.25"):
+        smoothed(base, 10)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, float("nan")])
+def test_alpha_outside_the_open_unit_interval_is_refused(alpha):
+    with pytest.raises(ValueError, match="alpha must lie strictly between 0 and 1"):
+        smoothed().certify(IMAGES[:1], IDS[:1], 10, 10, alpha)
+    with pytest.raises(ValueError, match="alpha must lie strictly between 0 and 1"):
+        smoothed().predict(IMAGES[:1], IDS[:1], 10, alpha)

@@ -1,0 +1,190 @@
+"""Accuracies, radii and tables against numbers counted by hand, and the published numbers themselves."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.tables import (
+    abstention_rate,
+    accuracy_table,
+    average_certified_radius,
+    certified_accuracy,
+    envelope,
+    percent,
+    published,
+    rounded_radius,
+    save,
+    to_latex,
+    to_markdown,
+)
+
+PUBLISHED = sorted(path.stem for path in (Path(__file__).parents[1] / "results" / "published").glob("*.csv"))
+
+
+def log(predict: list[int], radius: list[float], label: int = 1) -> pd.DataFrame:
+    table = pd.DataFrame({"idx": range(len(predict)), "label": label, "predict": predict, "radius": radius})
+    return table.assign(correct=table["predict"] == table["label"], time=1.0)
+
+
+FIVE = log([1, 1, 1, 2, -1], [0.5, 0.25, 0.0, 0.75, 0.0])  # 3 right, 1 wrong, 1 abstention
+
+
+def test_certified_accuracy_counts_correct_images_that_reach_the_radius():
+    assert certified_accuracy(FIVE, [0, 0.25, 0.3, 0.5, 0.6]).tolist() == [0.6, 0.4, 0.2, 0.2, 0]
+
+
+def test_certified_accuracy_has_the_shape_of_the_radii():
+    assert certified_accuracy(FIVE, 0.25).shape == ()
+    assert certified_accuracy(FIVE, [[0.1], [0.2]]).shape == (2, 1)
+
+
+def test_certified_accuracy_agrees_with_counting_on_random_logs():
+    random = np.random.default_rng(0)
+    many = log(random.integers(-1, 3, 200).tolist(), random.choice(np.arange(0, 2, 0.25), 200).tolist())
+    radii = np.arange(0, 2.5, 0.25)
+    counted = [sum(p == 1 and r <= R for p, R in zip(many["predict"], many["radius"])) / 200 for r in radii]
+    assert certified_accuracy(many, radii).tolist() == counted
+
+
+def test_the_average_certified_radius_takes_wrong_images_as_zero():
+    assert average_certified_radius(FIVE) == pytest.approx(0.75 / 5)
+
+
+def test_the_abstention_rate_counts_abstentions_only():
+    assert abstention_rate(FIVE) == 0.2
+
+
+@pytest.mark.parametrize("function", [average_certified_radius, lambda log: certified_accuracy(log, 0)])
+def test_a_log_without_radii_has_no_certified_accuracy(function):
+    with pytest.raises(ValueError, match="log has no radius"):
+        function(FIVE.drop(columns="radius"))
+
+
+@pytest.mark.parametrize("function", [average_certified_radius, abstention_rate])
+def test_an_empty_log_has_no_accuracy(function):
+    with pytest.raises(ValueError, match="log has no rows"):
+        function(FIVE.head(0))
+
+
+@pytest.mark.parametrize("radii", [-0.1, [0, float("nan")]])
+def test_a_radius_that_is_not_at_least_zero_is_refused(radii):
+    with pytest.raises(ValueError, match="radii must be >= 0"):
+        certified_accuracy(FIVE, radii)
+
+
+LOGS = {"small": log([1, 1, 1, 1], [0.1, 0.1, 0.1, 0.3]), "large": log([1, 1, 1, 2], [0.3, 0.3, 0.6, 0.6])}
+
+
+def test_an_accuracy_table_has_a_row_a_log_and_a_column_a_radius():
+    expected = pd.DataFrame([[1, 0.25, 0], [0.75, 0.75, 0.25]], ["small", "large"], pd.Index([0.0, 0.3, 0.6]))
+    pd.testing.assert_frame_equal(accuracy_table(LOGS, [0, 0.3, 0.6]), expected, check_names=False)
+
+
+def test_the_envelope_takes_the_best_log_at_each_radius_and_tells_which():
+    best = envelope(LOGS, [0, 0.3, 0.6])
+    assert best["log"].tolist() == ["small", "large", "large"]
+    assert best["clean_accuracy"].tolist() == [1, 0.75, 0.75]
+    assert best["certified_accuracy"].tolist() == [1, 0.75, 0.25]
+
+
+def test_no_log_wins_the_envelope_where_nothing_is_certified():
+    best = envelope(LOGS, [0.6, 5.0])
+    assert best["log"].isna().tolist() == [False, True]
+    assert best["clean_accuracy"].isna().tolist() == [False, True]
+    assert best["certified_accuracy"].tolist() == [0.25, 0]
+
+
+def test_percents_are_rounded_to_nearest_and_radii_down():
+    printed = (percent(0.71549), percent(0), rounded_radius(0.9769), rounded_radius(0.1))
+    assert printed == ("71.5", "0.0", "0.976", "0.100")
+
+
+TABLE = pd.DataFrame(
+    {"method": ["a|b", "50% & more"], "radius": [0.2509, 0.5], "certified_accuracy": [2 / 3, None]}
+)
+FORMATS = {"radius": rounded_radius, "certified_accuracy": percent}
+
+
+def test_markdown_has_a_row_a_line_and_a_dash_for_what_is_missing():
+    assert to_markdown(TABLE, FORMATS).splitlines() == [
+        "| method | radius | certified_accuracy |",
+        "| --- | --- | --- |",
+        "| a\\|b | 0.250 | 66.7 |",
+        "| 50% & more | 0.500 | – |",
+    ]
+
+
+def test_an_index_that_names_its_rows_is_the_first_column():
+    lines = to_markdown(accuracy_table(LOGS, [0, 0.25]), percent).splitlines()
+    assert lines[0] == "|  | 0 | 0.25 |" and lines[2] == "| small | 100.0 | 25.0 |"
+
+
+def test_latex_escapes_what_latex_would_read_as_its_own():
+    text = to_latex(TABLE, FORMATS)
+    assert r"50\% \& more & 0.500 & – \\" in text and r"certified\_accuracy" in text and r"\toprule" in text
+
+
+def test_save_writes_all_digits_as_csv_and_the_printed_ones_as_markdown_and_latex(tmp_path):
+    paths = save(TABLE, tmp_path / "tables" / "sigma_0.25", FORMATS)
+    assert [path.name for path in paths] == ["sigma_0.25.csv", "sigma_0.25.md", "sigma_0.25.tex"]
+    pd.testing.assert_frame_equal(pd.read_csv(paths[0]), TABLE)
+    assert paths[1].read_text() == to_markdown(TABLE, FORMATS)
+    assert paths[2].read_text() == to_latex(TABLE, FORMATS)
+
+
+def test_the_index_is_kept_in_the_csv_where_it_names_the_rows(tmp_path):
+    csv = save(accuracy_table(LOGS, [0, 0.25]), tmp_path / "table")[0].read_text()
+    assert pd.read_csv(io.StringIO(csv), index_col=0).index.tolist() == ["small", "large"]
+
+
+# --- published numbers -----------------------------------------------------------------------------
+
+
+def test_an_unknown_name_is_refused_with_the_names_there_are():
+    with pytest.raises(ValueError, match=r"cohen2019_cifar10.*got 'cohen2020'"):
+        published("cohen2020")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_table_names_its_source_and_holds_percents(name):
+    text = (Path(__file__).parents[1] / "results" / "published" / f"{name}.csv").read_text()
+    comments = "".join(line for line in text.split("\n") if line.startswith("#"))
+    assert any(source in comments for source in ("arXiv", "github.com", "the repositories of"))
+    accuracies = published(name).filter(regex="accuracy|abstain").stack().dropna()
+    assert accuracies.between(0, 100).all() and accuracies.max() > 1.5  # percent, not fractions
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if "radius" in published(name)])
+def test_a_published_table_has_a_row_a_number_and_no_accuracy_grows_with_the_radius(name):
+    table = published(name)
+    numbers = {"radius", "certified_accuracy", "recertified_accuracy", "clean_accuracy", "abstain"}
+    model = [column for column in table if column not in numbers]
+    assert not table.duplicated([*model, "radius"]).any()
+    curves = table.sort_values("radius", kind="stable").groupby(model, dropna=False)["certified_accuracy"]
+    assert curves.apply(lambda curve: curve.is_monotonic_decreasing).all()
+
+
+def cell(name: str, column: str = "certified_accuracy", **where: object) -> float:
+    table = published(name)
+    for key, value in where.items():
+        table = table[table[key] == value]
+    (value,) = table[column]
+    return float(value)
+
+
+def test_the_published_tables_hold_the_numbers_that_the_papers_are_known_by():
+    assert cell("cohen2019_imagenet", sigma=0.25, radius=0.5) == 49
+    assert cell("cohen2019_cifar10", sigma=1.0, radius=1.5) == 14
+    assert cell("salman2020_imagenet", classifier="ResNet-50", method="white-box", radius=0.25) == 50
+    assert cell("salman2020_cifar10", "clean_accuracy", method="black-box", radius=0.25) == 81
+    assert cell("comparison_imagenet", method="Diffusion", radius=0.5) == 71.1
+    assert cell("training_methods_cifar10", method="CAT-RS", sigma=0.5, radius=1.0) == 38.5
+    assert cell("heuristic_defenses", "accuracy", defense="Madry et al. 2018") == 47
+
+
+def test_twelve_methods_are_compared_on_imagenet():
+    table = published("comparison_imagenet")
+    assert table["method"].nunique() == 12 and set(table["off_the_shelf"]) == {"no", "half", "yes"}
