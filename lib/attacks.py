@@ -16,10 +16,11 @@ def pgd_l2(
     steps: int = 20,
     seed: int = 0,
 ) -> Tensor:
-    """Projected gradient ascent on -log of the mean softmax over noise, in an l2 ball (Salman et al. 2019, section 2.2).
+    """Projected gradient ascent on -log of the mean softmax over noise, in an l2 ball (Salman et al. 2019, 2.2).
 
     `images` (N, C, H, W) in [0, 1]; `labels` (N,), the class to leave; `budget`: the ball's radius, one or (N,), in
-    pixel units. `sigma` = 0 attacks the base classifier itself, otherwise the smoothed one by `samples` noisy copies a step.
+    pixel units. `sigma` = 0 attacks the base classifier itself, otherwise the smoothed one, by `samples` noisy copies
+    a step.
     Returns images again, in [0, 1] and at most `budget` away.
     """
     generator = torch.Generator(images.device).manual_seed(seed)

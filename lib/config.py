@@ -54,7 +54,7 @@ class Common:
     dataset: str = parameter("digits", "data set: digits, cifar10, imagenet, or a folder of images by class")
     data_dir: str = parameter("data", "folder of the data sets; a relative one starts at the project's root")
     run_dir: str = parameter("runs/digits", "folder of everything that the run writes")
-    device: str = parameter("cpu", "device: cpu, mps, cuda or cuda:1", pattern=r"cpu|mps|cuda(:\d+)?")
+    device: str = parameter("cpu", "where tensors live", pattern=r"cpu|mps|cuda(:\d+)?", example="cpu, mps, cuda:0")
     seed: int = parameter(0, "seed of training and of the noise", min=0, max=2**63 - 1)
     skip: int = parameter(1, "certify every skip-th test image", min=1)
     images: int = parameter(500, "certify at most so many test images", min=1)
@@ -97,10 +97,13 @@ class RandomizedSmoothing(Common):
 
     arch: str = parameter("digits_cnn", "architecture of the base classifier")
     sigmas: tuple[float, ...] = parameter((0.12, 0.25, 0.5), "noise levels to train and certify", above=0)
-    epochs: int = parameter(40, "passes over the training images, for each noise level", min=1)
-    train_batch: int = parameter(128, "training images in one step", min=1)
-    lr: float = parameter(0.1, "first learning rate", above=0)
+    epochs: int = parameter(100, "passes over the training images, for each noise level", min=1)
+    train_batch: int = parameter(64, "training images in one step", min=1)
+    lr: float = parameter(0.05, "first learning rate", above=0)
+    schedule: str = parameter("cosine", "learning rate over the epochs", pattern="step|cosine", example="step, cosine")
     weight_decay: float = parameter(1.0e-4, "weight decay", min=0)
+    augment: bool = parameter(False, "random crops and flips of the training images")
+    attacked: int = parameter(50, "images for the attack on the smoothed classifier", min=1)
 
 
 NOTEBOOKS: dict[str, type[Common]] = {
@@ -138,7 +141,7 @@ def checked_item(field: dataclasses.Field, kind: type, value: Any, name: str) ->
         if rule in rules and not holds(value, rules[rule]):
             raise ValueError(f"{name} = {value!r}: must be {words} {rules[rule]} ({rules['help']})")
     if kind is str and not re.fullmatch(rules.get("pattern", r".*\S.*"), value):
-        raise ValueError(f"{name} = {value!r}: does not say {rules['help']}")
+        raise ValueError(f"{name} = {value!r}: expected {rules.get('example', rules['help'])}")
     return value
 
 
@@ -216,7 +219,7 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"profile {path}: not YAML: {error}") from error
+        raise ValueError(f"profile {path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(sections, dict) or not all(isinstance(part, dict) for part in sections.values()):
         raise ValueError(f"profile {path}: expected sections, such as `common:`, with lines `name: value`")
     return sections

@@ -83,7 +83,7 @@ def test_a_list_is_kept_as_a_tuple_of_floats():
 
 @pytest.mark.parametrize("value", ["gpu", "cuda:", "cuda:x", "CPU", ""])
 def test_a_device_is_one_that_torch_knows(value):
-    with pytest.raises(ValueError, match=r"^device = .*cpu, mps, cuda"):
+    with pytest.raises(ValueError, match=r"^device = .*expected cpu, mps, cuda:0"):
         RandomizedSmoothing(device=value)
 
 

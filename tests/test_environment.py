@@ -1,4 +1,4 @@
-"""What a run was made with; and the three lists of dependencies, which must say the same."""
+"""What a run was made with; and the one list of dependencies that every way of installing follows."""
 
 import re
 import subprocess
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from lib import environment
@@ -32,9 +31,8 @@ def test_the_facts_hold_the_versions_that_are_imported():
 
 def test_the_facts_are_gathered_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert {name: describe()[name] for name in ("git_commit", "git_dirty")} == dict.fromkeys(
-        ("git_commit", "git_dirty")
-    )
+    facts = describe()
+    assert (facts["git_commit"], facts["git_dirty"]) == (None, None)
 
 
 def git(folder, *words):
@@ -125,13 +123,10 @@ def wanted():
 
 
 def conda():
-    """Name -> version range, as environment.yml says, its pip section included; the package index's names."""
+    """What environment.yml asks of conda, and of pip."""
     lines = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = [line for part in lines if isinstance(part, dict) for line in part["pip"]]
-    lines = [line for line in lines if isinstance(line, str)] + [line for line in pip if line[0] not in "-."]
-    lines = [re.sub(r"(?<![=<>!~])=(?!=)([\d.]+)$", r"==\1.*", line) for line in lines]  # conda: python=3.11
-    found = {canonicalize_name(one.name): one.specifier for one in map(Requirement, lines)}
-    return {CONDA_NAMES.get(name, name): specifier for name, specifier in found.items()}
+    return [line for line in lines if isinstance(line, str)], pip
 
 
 def pinned():
@@ -142,13 +137,14 @@ def pinned():
     return {canonicalize_name(pair[1]): pair[2] for pair in pairs}
 
 
-def test_conda_users_get_the_dependencies_of_pyproject_in_the_same_versions():
-    found = conda()
-    assert {name: found.get(name) for name in wanted()} == wanted()
+def test_conda_users_install_the_project_itself_with_all_its_groups_at_the_pinned_versions():
+    groups = ",".join(project()["optional-dependencies"])
+    assert conda()[1] == ["-c constraints.txt", f"-e .[{groups}]"]
 
 
-def test_conda_users_get_nothing_else():
-    assert sorted(conda().keys() - wanted().keys()) == ["pip", "python"]
+def test_conda_itself_brings_nothing_but_a_python_that_pyproject_allows_and_pip():
+    packages, _ = conda()
+    assert packages == [f"python{project()['requires-python']}", "pip"]
 
 
 def test_every_dependency_is_pinned_within_its_range():
@@ -157,13 +153,8 @@ def test_every_dependency_is_pinned_within_its_range():
     assert {name: pins[name] for name, specifier in wanted().items() if pins[name] not in specifier} == {}
 
 
-def test_conda_s_python_is_one_that_pyproject_allows():
-    needed = SpecifierSet(project()["requires-python"])
-    python = conda()["python"]
-    exact = [pin.version.removesuffix(".*") for pin in python if pin.operator == "=="]
-    assert python == needed or (exact and exact[0] in needed)
-
-
-def test_the_makefile_installs_the_pinned_versions():
+def test_the_makefile_installs_the_project_with_all_its_groups_at_the_pinned_versions():
+    groups = ",".join(project()["optional-dependencies"])
     lines = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
-    assert any("pip" in line and "install" in line and "constraints.txt" in line for line in lines)
+    installing = [line for line in lines if "pip install" in line]
+    assert installing and all("-c constraints.txt" in line and f".[{groups}]" in line for line in installing)

@@ -226,6 +226,7 @@ def test_a_folder_with_a_wrong_hash_is_refused(saved):
         ("cifar10_uncond_50M_500K.pt", "210 MB.*openaipublic"),
         ("256x256_diffusion_uncond.pt", "2211 MB.*openaipublic"),
         ("google/ddpm-cifar10-32", "hf download google/ddpm-cifar10-32.*143 MB"),
+        ("some/where/256x256_diffusion_uncond.pt", "some/where/256x256.*2211 MB"),
         ("some/where/else", "some/where/else"),
     ],
 )

@@ -140,7 +140,7 @@ def _network(arch: str, data: Data) -> nn.Module:
 def _normalize(normalization: str, data: Data) -> Normalize:
     choices = {
         "standard": (data.mean, data.std),
-        "center": (data.mean, (2.0,) * len(data.mean)),
+        "center": (data.mean, (1.0,) * len(data.mean)),
         "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     }
     if normalization not in choices:

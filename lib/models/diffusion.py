@@ -208,7 +208,7 @@ def load_diffusion(
 ) -> tuple[UNet2DModel, SchedulerMixin]:
     """A diffusion model in eval mode and its scheduler, from local files only.
 
-    `name_or_path`: a name of openai_unet.PUBLISHED (a file in `folder`, or a path to it), a folder that
+    `name_or_path`: a name of openai_unet.PUBLISHED (a file in `folder`) or a path to it, a folder that
     diffusers wrote, or a Hugging Face id whose files are in the local cache. `sha256` of the weights is
     checked before they are opened; where it is published, it need not be given. Raises FileNotFoundError that
     says what to download, how large it is and where to put it; ValueError for a wrong hash or layout.
@@ -217,7 +217,7 @@ def load_diffusion(
     if path.name not in PUBLISHED:
         return _load_folder(path if path.is_dir() else _cached(str(name_or_path)), sha256)
     published = PUBLISHED[path.name]
-    path = path if path.is_file() else Path(folder) / path.name
+    path = Path(folder) / path if path.parent == Path() else path
     if not path.is_file():
         raise FileNotFoundError(
             f"no file {str(path)!r}: download it ({published.megabytes} MB) from {published.url}"
