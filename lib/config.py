@@ -92,8 +92,8 @@ class Common:
 
 
 @dataclass(frozen=True)
-class RandomizedSmoothing(Common):
-    """Notebook 01: Cohen, Rosenfeld and Kolter 2019."""
+class NoiseTraining(Common):
+    """What trains the base classifiers of Cohen et al. 2019; notebooks that agree on it share their weights."""
 
     arch: str = parameter("digits_cnn", "architecture of the base classifier")
     sigmas: tuple[float, ...] = parameter((0.12, 0.25, 0.5), "noise levels to train and certify", above=0)
@@ -103,11 +103,69 @@ class RandomizedSmoothing(Common):
     schedule: str = parameter("cosine", "learning rate over the epochs", pattern="step|cosine", example="step, cosine")
     weight_decay: float = parameter(1.0e-4, "weight decay", min=0)
     augment: bool = parameter(False, "random crops and flips of the training images")
+
+
+@dataclass(frozen=True)
+class RandomizedSmoothing(NoiseTraining):
+    """Notebook 01: Cohen, Rosenfeld and Kolter 2019."""
+
     attacked: int = parameter(50, "images for the attack on the smoothed classifier", min=1)
+
+
+@dataclass(frozen=True)
+class DenoisedSmoothing(NoiseTraining):
+    """Notebook 02: Salman, Sun, Yang, Kapoor and Kolter 2020, next to training on noise."""
+
+    n: int = parameter(1000, "fresh noise samples that bound its probability", min=1)
+    batch_size: int = parameter(100, "noisy images in one forward pass", min=1)
+    sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to train and certify", above=0)
+    classifier: str = parameter(
+        "", "the clean classifier: a weights file, timm:NAME or torchvision:NAME; else trained", pattern=".*"
+    )
+    denoiser: str = parameter("digits_dncnn", "architecture of the denoisers")
+    other_denoiser: str = parameter("digits_memnet", "the architecture that they are compared with")
+    surrogates: tuple[str, ...] = parameter(
+        ("digits_resnet", "digits_mlp"), "classifiers of the black-box denoisers: the first alone, then all in turns"
+    )
+    held_out: int = parameter(197, "training images kept back, on which settings are compared", min=1)
+    denoiser_epochs: int = parameter(40, "passes over the training images for a denoiser from scratch", min=1)
+    denoiser_batch: int = parameter(64, "training images in one of its steps", min=1)
+    denoiser_lr: float = parameter(1.0e-3, "its first learning rate, with Adam", above=0)
+    sgd_epoch: int = parameter(0, "epoch in which Stab from scratch goes from Adam to SGD; 0: never", min=0)
+    finetune: tuple[str, ...] = parameter(
+        ("adam 1e-3", "sgd 1e-2"), "settings tried for +MSE: optimizer and learning rate",
+        pattern=r"(adam|sgd) [0-9.]+(e-[0-9]+)?", example="adam 1e-4, sgd 1e-5",
+    )  # fmt: skip
+    finetune_epochs: int = parameter(20, "passes over the training images for +MSE", min=1)
+
+
+@dataclass(frozen=True)
+class DiffusionDenoising(DenoisedSmoothing):
+    """Notebook 03: Carlini et al. 2023, next to the methods of notebooks 01 and 02."""
+
+    images: int = parameter(200, "certify at most so many test images", min=1)
+    compared: float = parameter(0.5, "noise level of the comparison of methods, one of sigmas", above=0)
+    baselines: bool = parameter(True, "train and certify the methods of notebooks 01 and 02, too")
+    diffusion: str = parameter("train", "diffusion model: train, or a published one by name, hub id or path")
+    timestep: str = parameter(
+        "nearest", "what the UNet is told: t*, or the fraction in between that is sigma",
+        pattern="nearest|fractional", example="nearest, fractional",
+    )  # fmt: skip
+    diffusion_epochs: int = parameter(100, "passes over the training images to train the diffusion model", min=1)
+    diffusion_batch: int = parameter(64, "training images in one of its steps", min=1)
+    diffusion_lr: float = parameter(2.0e-3, "its first learning rate", above=0)
+    diffusion_ema: float = parameter(0.999, "decay of the moving average of its weights", min=0, below=1)
+    chains: int = parameter(250, "noisy images for one step against many", min=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.compared not in self.sigmas:
+            raise ValueError(f"compared = {self.compared!r}: must be one of sigmas = {list(self.sigmas)}")
 
 
 NOTEBOOKS: dict[str, type[Common]] = {
     "01_randomized_smoothing": RandomizedSmoothing,
+    "02_denoised_smoothing": DenoisedSmoothing,
 }
 
 

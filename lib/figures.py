@@ -89,7 +89,7 @@ def image_grid(
         for i, (name, images) in enumerate(rows.items()):
             for j, image in enumerate(images.detach().cpu().clamp(0, 1)):
                 axes = grid[i, j]
-                axes.imshow(image.movedim(0, -1).squeeze(-1), cmap="gray", vmin=0, vmax=1)
+                axes.imshow(image.movedim(0, -1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
                 axes.set(xticks=[], yticks=[], title=columns[j] if i == 0 else "")
                 axes.spines[:].set_visible(False)
                 if captions:
@@ -99,10 +99,19 @@ def image_grid(
 
 
 def publish(figure: Figure, stem: str | Path, alt: str, run_id: str = "") -> None:
-    """Save a figure three times and show it in the notebook with `alt`, the words that stand for it.
+    """Save a figure (see `save`) and show it in the notebook, with `alt` as the words that stand for it."""
+    save(figure, stem, alt, run_id)
+    with mpl.rc_context(STYLE):
+        inline = PILImage.open(io.BytesIO(_rendered(figure, "png", 80, {"Software": None})))
+    buffer = io.BytesIO()
+    inline.convert("RGB").quantize(128).save(buffer, "png", optimize=True)  # a notebook stays below 300 KB
+    display(Image(buffer.getvalue(), alt=alt))
 
-    <stem>.png is for slides (1920 pixels wide where the figure is 16:9), <stem>.pdf for a paper and <stem>.svg for the
-    web. All three carry `alt` and `run_id` in their metadata and no date: the same figure gives the same bytes.
+
+def save(figure: Figure, stem: str | Path, alt: str, run_id: str = "") -> None:
+    """Write <stem>.png for slides (1920 pixels wide where the figure is 16:9), .pdf for a paper, .svg for the web.
+
+    All three carry `alt` and `run_id` in their metadata and no date: the same figure gives the same bytes.
     """
     stem = Path(stem)
     metadata = {
@@ -113,10 +122,6 @@ def publish(figure: Figure, stem: str | Path, alt: str, run_id: str = "") -> Non
     with mpl.rc_context(STYLE):
         for kind, facts in metadata.items():
             atomic_write(stem.with_name(f"{stem.name}.{kind}"), _rendered(figure, kind, 200, facts))
-        inline = PILImage.open(io.BytesIO(_rendered(figure, "png", 80, {"Software": None})))
-    buffer = io.BytesIO()
-    inline.convert("RGB").quantize(128).save(buffer, "png", optimize=True)  # a notebook stays below 300 KB
-    display(Image(buffer.getvalue(), alt=alt))
 
 
 def _rendered(figure: Figure, kind: str, dpi: int, metadata: Mapping[str, str | None]) -> bytes:

@@ -3,22 +3,36 @@
 Notebooks that name the same recipe share its weights, since they are kept under the recipe's hash.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
+import torch
 from torch import nn
 
-from lib.certification import certify_dataset
-from lib.config import Common, RandomizedSmoothing
-from lib.datasets import Data
-from lib.models import build_classifier
+from lib.certification import certify_dataset, stack, weights_hash
+from lib.config import Common, DenoisedSmoothing, DiffusionDenoising, NoiseTraining, kit_root
+from lib.datasets import Data, holdout
+from lib.models import Denoised, build_classifier, build_denoiser, load_classifier
+from lib.models.pretrained import PREFIXES
 from lib.progress import progress
+from lib.sampling import class_counts
 from lib.smoothing import SmoothedClassifier
 from lib.training import Recipe, train
-from lib.training.objectives import gaussian
+from lib.training.objectives import Objective, classification, gaussian, mse, stability
+
+if TYPE_CHECKING:  # diffusers takes seconds to import, and the notebooks without a diffusion model do not need it
+    from diffusers import SchedulerMixin
+
+    from lib.models.diffusion import DiffusionDenoiser
+
+Classifiers = nn.Module | Sequence[nn.Module]  # one, or surrogates that take turns
 
 
-def noise_trained_classifier(cfg: RandomizedSmoothing, data: Data, sigma: float) -> nn.Module:
+def noise_trained_classifier(cfg: NoiseTraining, data: Data, sigma: float) -> nn.Module:
     """The base classifier of Cohen et al. 2019: trained on noise of level `sigma`; 0 is ordinary training."""
     recipe = Recipe(
         "gaussian", cfg.dataset, cfg.arch, sigma, epochs=cfg.epochs, batch_size=cfg.train_batch, lr=cfg.lr,
@@ -28,6 +42,159 @@ def noise_trained_classifier(cfg: RandomizedSmoothing, data: Data, sigma: float)
         recipe, lambda: build_classifier(cfg.arch, data), gaussian(sigma), data.train, cfg.run_path / "weights",
         device=cfg.device, progress=progress(cfg.epochs, f"train {cfg.arch}, sigma = {sigma}"),
     )  # fmt: skip
+
+
+def clean_classifier(cfg: DenoisedSmoothing, data: Data, name: str = "") -> nn.Module:
+    """A classifier that never saw noise: `name`, else what `cfg.classifier` names, else `cfg.arch` trained here.
+
+    A name is that of an architecture to train, a weights file of `cfg.arch` (a relative path starts at the kit's root),
+    or a library's network with its weights: torchvision:resnet50, or torchvision:resnet50@IMAGENET1K_V1 for a set.
+    """
+    name = name or cfg.classifier or cfg.arch
+    if name.startswith(PREFIXES):
+        network, _, weights = name.partition("@")
+        return load_classifier(network, data, weights=weights or "published").to(cfg.device)
+    if Path(name).suffix:
+        return load_classifier(kit_root() / Path(name).expanduser(), data, arch=cfg.arch).to(cfg.device)
+    return noise_trained_classifier(replace(cfg, arch=name), data, 0.0)
+
+
+def mse_denoiser(cfg: DenoisedSmoothing, data: Data, sigma: float, arch: str = "") -> nn.Module:
+    """A denoiser of `arch` (else `cfg.denoiser`) that restores the image (Salman et al. 2020, section 3.1)."""
+    recipe = _denoiser_recipe(cfg, "mse", sigma, arch)
+    return _train_denoiser(cfg, data, recipe, mse(sigma), lambda: build_denoiser(recipe.arch))
+
+
+def stab_denoiser(cfg: DenoisedSmoothing, data: Data, sigma: float, classifiers: Classifiers) -> nn.Module:
+    """A denoiser trained from scratch to keep the answers of `classifiers`: the target, or surrogates (black-box)."""
+    recipe = replace(
+        _denoiser_recipe(cfg, "stability", sigma), optimizer="adam_then_sgd" if cfg.sgd_epoch else "adam",
+        sgd_epoch=cfg.sgd_epoch, frozen=_hashes(classifiers),
+    )  # fmt: skip
+    return _train_denoiser(cfg, data, recipe, stability(sigma, classifiers), lambda: build_denoiser(recipe.arch))
+
+
+def stab_mse_denoisers(
+    cfg: DenoisedSmoothing, data: Data, sigma: float, classifiers: Classifiers, arch: str = "", labels: bool = False
+) -> dict[str, nn.Module]:
+    """Stab+MSE: `mse_denoiser` fine-tuned to keep the answers of `classifiers`, once by each setting of `cfg.finetune`.
+
+    With `labels` it is Clf+MSE: fine-tuned to the true labels.
+    """
+    start = _denoiser_recipe(cfg, "mse", sigma, arch)
+    restored = mse_denoiser(cfg, data, sigma, arch)
+    objective = (classification if labels else stability)(sigma, classifiers)
+    denoisers = {}
+    for setting in cfg.finetune:
+        optimizer, lr = setting.split()
+        recipe = replace(
+            start, objective="classification" if labels else "stability", optimizer=optimizer, lr=float(lr),
+            epochs=cfg.finetune_epochs, starts_from=start.hash, frozen=_hashes(classifiers),
+        )  # fmt: skip
+        build = lambda: copy.deepcopy(restored).requires_grad_(True)  # noqa: E731
+        denoisers[setting] = _train_denoiser(cfg, data, recipe, objective, build)
+    return denoisers
+
+
+def stab_mse_denoiser(
+    cfg: DenoisedSmoothing, data: Data, sigma: float, classifiers: Classifiers, arch: str = "", labels: bool = False
+) -> nn.Module:
+    """The one of `stab_mse_denoisers` with the highest `held_out_stability`: no test image has a say in the choice."""
+    denoisers = stab_mse_denoisers(cfg, data, sigma, classifiers, arch, labels)
+    return max(denoisers.values(), key=lambda denoiser: held_out_stability(cfg, data, sigma, denoiser, classifiers))
+
+
+def held_out_stability(
+    cfg: DenoisedSmoothing, data: Data, sigma: float, denoiser: nn.Module, classifiers: Classifiers
+) -> float:
+    """How often f(D(x + noise)) = f(x) over 20 noisy copies of each held-out image, as the mean over `classifiers`.
+
+    The held-out images are training images that no denoiser was trained on; for a black-box denoiser f is a surrogate.
+    """
+    _, held_out = holdout(data.train, cfg.held_out, cfg.seed)
+    ids = range(len(held_out))
+    images = stack(held_out, ids)[0].to(cfg.device)
+    shares = []
+    for f in [classifiers] if isinstance(classifiers, nn.Module) else classifiers:
+        counts = class_counts(
+            Denoised(denoiser, f), images, ids, 20, sigma=sigma, num_classes=data.num_classes, seed=cfg.seed,
+            batch_size=cfg.batch_size,
+        )  # fmt: skip
+        answers = torch.cat([f(part).argmax(1) for part in images.split(cfg.batch_size)])
+        shares.append(counts.gather(1, answers[:, None]).sum().item() / counts.sum().item())
+    return sum(shares) / len(shares)
+
+
+def _denoiser_recipe(cfg: DenoisedSmoothing, objective: str, sigma: float, arch: str = "") -> Recipe:
+    return Recipe(
+        objective, f"{cfg.dataset} less {cfg.held_out}", arch or cfg.denoiser, sigma, epochs=cfg.denoiser_epochs,
+        batch_size=cfg.denoiser_batch, optimizer="adam", lr=cfg.denoiser_lr, schedule=cfg.schedule,
+        weight_decay=cfg.weight_decay, augment=cfg.augment, seed=cfg.seed,
+    )  # fmt: skip
+
+
+def _train_denoiser(
+    cfg: DenoisedSmoothing, data: Data, recipe: Recipe, objective: Objective, build: Callable[[], nn.Module]
+) -> nn.Module:
+    fit, _ = holdout(data.train, cfg.held_out, cfg.seed)
+    label = f"train {recipe.arch}, {recipe.objective}{' from MSE' * bool(recipe.starts_from)}, sigma = {recipe.sigma}"
+    return train(
+        recipe, build, objective, fit, cfg.run_path / "weights", device=cfg.device,
+        progress=progress(recipe.epochs, label),
+    )  # fmt: skip
+
+
+def _hashes(classifiers: Classifiers) -> tuple[str, ...]:
+    """What a recipe says of the networks that its objective looks through; weights, for they may come from a file."""
+    family = [classifiers] if isinstance(classifiers, nn.Module) else classifiers
+    return tuple(weights_hash(network)[:12] for network in family)
+
+
+def diffusion_model(cfg: DiffusionDenoising, data: Data) -> tuple[nn.Module, "SchedulerMixin"]:
+    """A UNet that predicts the noise, and its scheduler: a DDPM trained here (Ho et al. 2020), or a published one.
+
+    One model serves every noise level, since it learns all timesteps. `cfg.diffusion` is "train", or what
+    `load_diffusion` takes; its files are looked for in checkpoints/ of the kit's root. ValueError where the kit has no
+    UNet for images of this size.
+    """
+    from diffusers import DDPMScheduler
+
+    from lib.models.diffusion import ddpm_loss, load_diffusion
+    from lib.models.small_unet import UNETS
+
+    if cfg.diffusion != "train":
+        unet, scheduler = load_diffusion(cfg.diffusion, kit_root() / "checkpoints")
+        return unet.to(cfg.device).requires_grad_(False), scheduler
+    if data.image_shape not in UNETS:
+        raise ValueError(f"diffusion = 'train': no UNet for images {data.image_shape}, only for {list(UNETS)}")
+    # Cosine betas (Nichol and Dhariwal 2021): 704 of the 1000 steps are below sigma = 1, of linear ones only 396.
+    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+    recipe = Recipe(
+        "ddpm, 1000 cosine steps", cfg.dataset, UNETS[data.image_shape].__name__, 0.0, epochs=cfg.diffusion_epochs,
+        batch_size=cfg.diffusion_batch, optimizer="adam", lr=cfg.diffusion_lr, weight_decay=0.0, schedule="cosine",
+        ema=cfg.diffusion_ema, bfloat16=cfg.device.startswith("cuda"), seed=cfg.seed,
+    )  # fmt: skip
+    unet = train(
+        recipe, UNETS[data.image_shape], ddpm_loss(scheduler), data.train, cfg.run_path / "weights",
+        device=cfg.device, progress=progress(cfg.diffusion_epochs, f"train {recipe.arch} to denoise"),
+    )  # fmt: skip
+    return unet, scheduler
+
+
+def diffusion_denoiser(
+    cfg: DiffusionDenoising,
+    model: tuple[nn.Module, "SchedulerMixin"],
+    sigma: float,
+    steps: int | None = 1,
+    sampler: str = "ddpm",
+) -> "DiffusionDenoiser":
+    """The denoiser of Carlini et al. 2023 for noise of level `sigma`, out of the pair that `diffusion_model` gives.
+
+    `steps=1` is their one shot; None is every step from t* down.
+    """
+    from lib.models.diffusion import DiffusionDenoiser
+
+    return DiffusionDenoiser(*model, sigma, steps, sampler, timestep=cfg.timestep, seed=cfg.seed).eval()
 
 
 def certified(

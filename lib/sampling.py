@@ -1,9 +1,9 @@
 """Class counts of a base classifier under Gaussian noise: the only hot loop of the kit.
 
-Noise is keyed, never drawn in call order. Sample j of image i under seed s is row j % CHUNK of the block that a
-counter-based generator makes from (s, i, j // CHUNK). So an image's noise is the same alone or in a sweep, after a
-crash, on one worker or eight and at any batch size; two images, or two samples of one, never share it.
-The normal deviates of a CPU and of a GPU differ, and logits may differ in the last bit between batch shapes.
+Noise is keyed, never drawn in call order: sample j of image i under seed s is a fixed part of the stream that a
+counter-based generator has for (s, i). So an image's noise is the same alone or in a sweep, after a crash, on one
+worker or eight and at any batch size; two images, or two samples of one, never share it.
+The noise of a CPU and of a GPU differ, and logits may differ in the last bit between batch shapes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-CHUNK = 100  # samples a block: the papers' n0, so that selecting a class costs one block an image
-NOISE_SCHEME = "philox-100"  # goes into every record; a change here changes every count
+NOISE_SCHEME = "philox, Box-Muller"  # goes into every record; a change here changes every count
+CUDA_BLOCK = 100  # samples that one call of torch.randn makes on a GPU
 
 
 @torch.no_grad()
@@ -41,47 +41,67 @@ def class_counts(
     _check_base(base, images, ids, num_classes)
     _check_numbers(sigma, n, start, seed, batch_size)
     counts = torch.zeros(len(ids), num_classes, dtype=torch.int64, device=images.device)
-    size = min(batch_size, n * len(ids))
-    noisy = images.new_empty(size, *images.shape[1:])
-    owner = torch.empty(size, dtype=torch.int64, device=images.device)  # which image each row of the batch belongs to
-    filled = done = 0
-    for image, noise in _noise_queue(images, ids, n, start, seed):
-        while len(noise):
-            rows = slice(filled, min(filled + len(noise), size))
-            filled = rows.stop
-            fits, noise = noise[: filled - rows.start], noise[filled - rows.start :]
-            torch.add(images[image], fits, alpha=sigma, out=noisy[rows])
-            owner[rows] = image
-            done += len(fits)
-            if filled == size or done == n * len(ids):
-                _add_votes(counts, owner[:filled], base(noisy[:filled]))
-                filled = 0
-                if progress:
-                    progress(done)
+    for done, owner, noise in _batches(images, ids, n, start, seed, batch_size):
+        _add_votes(counts, owner, base(noise.mul_(sigma).add_(images[owner])))
+        if progress:
+            progress(done)
     return counts
 
 
-def _noise_queue(images: Tensor, ids: Sequence[int], n: int, start: int, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """(position of the image, noise (at most CHUNK, C, H, W)) until each image has had its n samples."""
-    for position, image_id in enumerate(ids):
-        for block in range(start // CHUNK, -(-(start + n) // CHUNK)):
-            noise = standard_normal((CHUNK, *images.shape[1:]), seed, image_id, block, images.device)
-            first = block * CHUNK
-            yield position, noise[max(start - first, 0) : start + n - first]
+def _batches(
+    images: Tensor, ids: Sequence[int], n: int, start: int, seed: int, batch_size: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The queue of all samples, cut into batches: (samples so far, position of each row's image, noise of each row)."""
+    total = n * len(ids)
+    for first in range(0, total, batch_size):
+        last = min(first + batch_size, total)
+        pieces = []
+        for position in range(first // n, -(-last // n)):
+            begin, end = max(first - position * n, 0), min(last - position * n, n)
+            pieces.append((ids[position], start + begin, end - begin))
+        owner = torch.arange(first, last, device=images.device) // n
+        yield last, owner, standard_normal(images.shape[1:], seed, pieces, images.device)
 
 
-def standard_normal(shape: tuple[int, ...], seed: int, image_id: int, block: int, device: torch.device) -> Tensor:
-    """Block `block` of the noise of image `image_id`: float32 N(0, 1), a function of its arguments and the device type.
+def standard_normal(
+    shape: Sequence[int], seed: int, pieces: Sequence[tuple[int, int, int]], device: torch.device
+) -> Tensor:
+    """N(0, 1) for `pieces` (image id, first sample, number of samples), one after the other: float32 (samples, *shape).
 
-    Philox is a counter-based generator: key and counter name a block outright, and distinct names never overlap.
-    (Seeding torch's CPU generator would not do: it keeps 32 bits of the seed, so a large sweep repeats noise.)
+    A function of its arguments and of the type of `device`, sample by sample. Philox is counter-based: key and counter
+    name a place in a stream outright, and distinct names never overlap. (Seeding torch's CPU generator would not do: it
+    keeps 32 bits of the seed, so a large sweep repeats noise.)
     """
     if device.type == "cuda":
-        generator = torch.Generator(device).manual_seed(seed << 32 | image_id)
+        return torch.cat([_cuda_normal(shape, seed, *piece, device) for piece in pieces])
+    size = int(np.prod(shape))
+    bits = np.concatenate([_bits(seed, *piece, -(-size // 2)) for piece in pieces])
+    # Box-Muller. In float32 on purpose: it is what the classifier sees, and NumPy vectorises it (half the time of its
+    # own ziggurat, whose numbers moreover cannot be addressed one by one).
+    uniform = bits.astype(np.float32)
+    radius = np.sqrt(-2 * np.log((uniform[..., 0] + np.float32(0.5)) * np.float32(2**-32)))
+    angle = uniform[..., 1] * np.float32(2 * np.pi * 2**-32)
+    normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :size]
+    return torch.from_numpy(normal.reshape(-1, *shape)).to(device)
+
+
+def _bits(seed: int, image_id: int, first: int, count: int, pairs: int) -> np.ndarray:
+    """The random bits of samples first ... first + count - 1 of an image: uint32 (count, pairs, 2)."""
+    counter, skip = divmod(first * pairs, 4)  # Philox makes four 64-bit words a step
+    philox = np.random.Philox(key=seed << 64 | image_id, counter=counter)
+    return philox.random_raw(skip + count * pairs)[skip:].view(np.uint32).reshape(count, pairs, 2)
+
+
+def _cuda_normal(
+    shape: Sequence[int], seed: int, image_id: int, first: int, count: int, device: torch.device
+) -> Tensor:
+    """On a GPU torch.randn is Philox too: a block of samples is one call, at its own offset in the image's stream."""
+    generator, noise = torch.Generator(device).manual_seed(seed << 32 | image_id), []
+    for block in range(first // CUDA_BLOCK, -(-(first + count) // CUDA_BLOCK)):
         generator.set_offset(block << 20)  # a block draws far fewer than 2^20 numbers a thread
-        return torch.randn(shape, generator=generator, device=device)
-    philox = np.random.Philox(key=np.array([seed, image_id], np.uint64), counter=np.array([0, 0, 0, block], np.uint64))
-    return torch.from_numpy(np.random.Generator(philox).standard_normal(shape, np.float32)).to(device)
+        noise.append(torch.randn((CUDA_BLOCK, *shape), generator=generator, device=device))
+    skip = first % CUDA_BLOCK
+    return torch.cat(noise)[skip : skip + count]
 
 
 def _add_votes(counts: Tensor, owner: Tensor, logits: Tensor) -> None:

@@ -4,7 +4,7 @@ import torch
 from scipy.stats import binom, kstest, norm
 from toys import Constant, Recorder, hyperplane
 
-from lib.sampling import CHUNK, class_counts, standard_normal
+from lib.sampling import class_counts, standard_normal
 
 CPU = torch.device("cpu")
 IMAGES = torch.rand(6, 1, 3, 4, generator=torch.Generator().manual_seed(1))
@@ -59,15 +59,29 @@ def noise_seen(ids, n, **changed):
 
 
 def test_no_two_samples_images_or_seeds_share_noise():
-    seen = torch.cat([noise_seen(IDS, 2 * CHUNK + 5, seed=seed) for seed in (0, 1)]).flatten(0, 1)
+    seen = torch.cat([noise_seen(IDS, 205, seed=seed) for seed in (0, 1)]).flatten(0, 1)
     assert len(seen.unique(dim=0)) == len(seen)
 
 
-def test_keys_beyond_32_bits_of_hash_do_not_collide():
-    # torch's CPU generator keeps 32 bits of its seed: 2^32 apart it repeats itself. Here each key has its own noise.
-    blocks = [standard_normal((4,), seed, image, block, CPU) for seed, image, block in
-              ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 2**32 - 1, 0), (0, 0, 2**32))]  # fmt: skip
-    assert len(torch.stack(blocks).unique(dim=0)) == len(blocks)
+def test_every_key_has_noise_of_its_own():
+    # torch's CPU generator keeps 32 bits of its seed: 2^32 apart it repeats itself.
+    keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2**32 - 1, 0, 0), (0, 2**32 - 1, 0), (0, 0, 2**32)]
+    rows = [standard_normal((6,), seed, [(image, sample, 1)], CPU) for seed, image, sample in keys]
+    assert len(torch.cat(rows).unique(dim=0)) == len(keys)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (1, 3, 4), (3, 5, 7)])
+def test_a_sample_is_the_same_whatever_it_is_drawn_with(shape):
+    together = standard_normal(shape, 5, [(9, 0, 50), (4, 0, 3)], CPU)
+    for first in (0, 1, 7, 49):
+        assert torch.equal(standard_normal(shape, 5, [(9, first, 1)], CPU)[0], together[first])
+    assert torch.equal(standard_normal(shape, 5, [(4, 0, 3)], CPU), together[50:])
+
+
+def test_the_pixels_of_a_sample_are_independent():
+    noise = standard_normal((4,), 1, [(0, 0, 200_000)], CPU).double().numpy()
+    for values in (noise, noise**2, np.abs(noise)):
+        assert np.abs(np.corrcoef(values.T) - np.eye(4)).max() < 0.01
 
 
 def test_noise_is_standard_normal_and_scaled_by_sigma():

@@ -21,6 +21,7 @@ class Denoised(nn.Module):
         super().__init__()
         self.denoiser = denoiser
         self.classifier = classifier
+        self.training = denoiser.training or classifier.training  # two parts in eval mode make a whole in eval mode
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.denoiser(images))
@@ -101,9 +102,7 @@ class MemoryBlock(nn.Module):
 class MemNet(nn.Module):
     """MemNet (Tai et al. 2017) with the sizes and layer names of Salman et al.: MemNet(3, 64, 3, 6)."""
 
-    def __init__(
-        self, channels: int = 3, width: int = 64, memory_blocks: int = 3, residual_blocks: int = 6
-    ) -> None:
+    def __init__(self, channels: int = 3, width: int = 64, memory_blocks: int = 3, residual_blocks: int = 6) -> None:
         super().__init__()
         self.feature_extractor = BNReLUConv(channels, width)
         self.reconstructor = BNReLUConv(width, channels)

@@ -1,5 +1,7 @@
 """UNets that a reader can train: diffusers' UNet2DModel at the size of the digits and of CIFAR-10."""
 
+from collections.abc import Callable
+
 from diffusers import UNet2DModel
 
 
@@ -29,3 +31,10 @@ def cifar_unet() -> UNet2DModel:
         attention_head_dim=None,  # one head over all channels, at 16x16 and in the middle
         dropout=0.1,
     )
+
+
+# image_shape -> the UNet that a reader trains for it
+UNETS: dict[tuple[int, int, int], Callable[[], UNet2DModel]] = {
+    (1, 8, 8): digits_unet,
+    (3, 32, 32): cifar_unet,
+}

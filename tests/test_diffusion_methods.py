@@ -1,0 +1,116 @@
+"""The diffusion model as notebooks use it: trained by the kit's loop or loaded, then certified."""
+
+import dataclasses
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch.utils.data import TensorDataset
+
+from lib import methods
+from lib.config import DiffusionDenoising
+from lib.datasets import load_dataset
+from lib.models import Denoised
+from lib.models.diffusion import ddpm_loss
+from lib.models.small_unet import UNETS, digits_unet
+from lib.smoothing import SmoothedClassifier
+from tests.toys import Constant
+
+DIGITS = load_dataset("digits")
+FEW = dataclasses.replace(DIGITS, train=TensorDataset(*DIGITS.train[:64]))
+
+
+@pytest.fixture
+def cfg(tmp_path, monkeypatch):
+    """One epoch, in a kit root of its own."""
+    monkeypatch.setenv("KIT_ROOT", str(tmp_path))
+    monkeypatch.setenv("KIT_PROGRESS", "off")
+    return DiffusionDenoising(diffusion_epochs=1)
+
+
+@pytest.fixture
+def model():
+    return digits_unet().eval(), DDPMScheduler(num_train_timesteps=1000)
+
+
+def weights(cfg):
+    return sorted(cfg.run_path.glob("weights/*.safetensors"))
+
+
+def test_training_teaches_the_unet_to_tell_noise_from_digits(cfg):
+    cfg = dataclasses.replace(cfg, diffusion_epochs=15, diffusion_ema=0.0)
+    unet, scheduler = methods.diffusion_model(cfg, FEW)
+    images = DIGITS.test.tensors[0][:200]
+    with torch.no_grad():
+        loss = ddpm_loss(scheduler)(unet, images, None, torch.Generator().manual_seed(0))
+    assert loss < 0.8  # that of a network which answers zero is 1
+
+
+def test_one_model_is_trained_for_all_noise_levels_and_kept(cfg):
+    first, scheduler = methods.diffusion_model(cfg, FEW)
+    again, _ = methods.diffusion_model(dataclasses.replace(cfg, sigmas=(0.12, 1.0), compared=1.0), FEW)
+    assert len(weights(cfg)) == 1
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
+    for sigma in (0.12, 1.0):
+        assert methods.diffusion_denoiser(cfg, (first, scheduler), sigma).sigma == sigma
+
+
+@pytest.mark.parametrize(
+    "change", [{"diffusion_epochs": 2}, {"diffusion_batch": 32}, {"diffusion_lr": 0.001}, {"diffusion_ema": 0.5},
+               {"seed": 1}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_another_parameter_of_training_is_another_model(cfg, change):
+    methods.diffusion_model(cfg, FEW)
+    methods.diffusion_model(dataclasses.replace(cfg, **change), FEW)
+    assert len(weights(cfg)) == 2
+
+
+def test_a_model_that_is_named_is_loaded_and_nothing_is_trained(cfg, model, tmp_path):
+    model[0].save_pretrained(tmp_path / "mine" / "unet")
+    model[1].save_pretrained(tmp_path / "mine" / "scheduler")
+    unet, scheduler = methods.diffusion_model(dataclasses.replace(cfg, diffusion=str(tmp_path / "mine")), FEW)
+    assert all(torch.equal(a, b) for a, b in zip(model[0].state_dict().values(), unet.state_dict().values()))
+    assert scheduler.config.beta_schedule == "linear" and weights(cfg) == []
+
+
+def test_published_weights_that_are_missing_are_asked_for_in_the_checkpoints_of_the_kits_root(cfg, tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}/checkpoints/cifar10_uncond.*download.*210 MB"):
+        methods.diffusion_model(dataclasses.replace(cfg, diffusion="cifar10_uncond_50M_500K.pt"), FEW)
+
+
+def test_a_size_without_a_unet_is_refused_with_the_sizes_there_are(cfg):
+    large = dataclasses.replace(DIGITS, image_shape=(3, 224, 224))
+    with pytest.raises(ValueError, match=r"diffusion = 'train'.*\(3, 224, 224\).*\(1, 8, 8\)"):
+        methods.diffusion_model(cfg, large)
+
+
+@pytest.mark.parametrize("shape", UNETS)
+def test_every_unet_fits_the_images_that_it_is_listed_for(shape):
+    with torch.device("meta"):
+        assert UNETS[shape]()(torch.empty(2, *shape), torch.empty(2)).sample.shape == (2, *shape)
+
+
+def test_a_certificate_is_refused_where_the_noise_drawn_is_not_the_sigma_claimed(cfg, model):
+    base = Denoised(methods.diffusion_denoiser(cfg, model, 0.25), Constant(3)).eval()
+    with pytest.raises(ValueError, match=r"sigma = 0.5.*exactly 0.25"):
+        SmoothedClassifier(base, 0.5, 10)
+    images = DIGITS.test.tensors[0][:2]
+    assert (SmoothedClassifier(base, 0.25, 10).certify(images, [0, 1], 10, 20, 0.001).predict == 3).all()
+
+
+@pytest.mark.parametrize(("steps", "sampler", "evaluations"), [(1, "ddpm", 1), (5, "ddim", 5), (None, "ddpm", 146)])
+def test_the_denoiser_takes_the_steps_and_the_sampler_it_is_asked_for(cfg, model, steps, sampler, evaluations):
+    denoiser = methods.diffusion_denoiser(cfg, model, 0.25, steps, sampler)
+    assert len(denoiser.timesteps) == evaluations and not denoiser.training
+    assert type(denoiser.chain).__name__.lower().startswith(sampler)
+
+
+def test_the_fraction_between_two_timesteps_is_told_where_the_parameters_say_so(cfg, model):
+    fraction = methods.diffusion_denoiser(dataclasses.replace(cfg, timestep="fractional"), model, 0.25).timesteps[0]
+    assert 144 < fraction < 145 == methods.diffusion_denoiser(cfg, model, 0.25).timesteps[0]
+
+
+def test_the_noise_level_of_the_comparison_must_be_one_of_those_certified():
+    with pytest.raises(ValueError, match=r"compared = 0.3.*sigmas = \[0.25, 0.5\]"):
+        DiffusionDenoising(compared=0.3)
