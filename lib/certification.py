@@ -3,7 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset, TensorDataset
 from lib.environment import describe
 from lib.records import Record, Row, read_log
 from lib.sampling import NOISE_SCHEME
+from lib.sequential import StoppingRule, anytime_radius
 from lib.smoothing import ABSTAIN, Certificates, SmoothedClassifier, radius_from_counts
 
 
@@ -27,6 +29,7 @@ def certify_dataset(
     n0: int,
     n: int,
     alpha: float,
+    rule: StoppingRule | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
     facts: Mapping[str, object] | None = None,
@@ -34,23 +37,51 @@ def certify_dataset(
     """CERTIFY images `ids` of `dataset` and return their log; what an earlier process has done is read, not done again.
 
     The record is <path>-<hash>.tsv, the hash being that of everything that decides the counts: weights, sigma, seed,
-    sample sizes, data set facts. Another setting is another file, so nothing is overwritten and nothing stale is read.
+    sample sizes, stopping rule, data set facts. Another setting is another file, so nothing is overwritten and nothing
+    stale is read.
+    `rule`: `AtRadii` or `Tolerance` of lib.sequential stops each image at its own time, after n samples at the latest;
+    without a rule every image gets n. The guarantee at level alpha is the same.
     `facts`: more of what should be in the manifest, such as {"dataset": "digits", "arch": "digits_cnn"}.
     `progress` is told the number of images done.
     """
-    parameters = _parameters(classifier, n0, n, alpha, device) | dict(facts or {})
-    path = Path(path)
-    path = path.with_name(f"{path.name}-{_digest([parameters, list(ids)])}.tsv")
-    with Record(path, parameters, ids) as record:
-        for group in _groups(ids, classifier.batch_size, n0):
-            if group[-1] in record.todo:
-                todo = set(record.todo)
-                rows = _certify_group(classifier, dataset, group, n0, n, alpha, device)
-                record.append(row for row in rows if row.idx in todo)
-            if progress:
-                progress(len(record.done))
+    with open_record(classifier, ids, path, n0, n, alpha, rule, device, facts) as record:
+        groups = groups_to_do(record, classifier.batch_size, n0, rule)
+        rows = (_certify_group(classifier, dataset, group, n0, n, alpha, rule, device) for group in groups)
+        append_all(record, rows, progress)
         record.finish(describe(str(device)))
-    return read_log(path)
+    return read_log(record.path)
+
+
+def open_record(
+    classifier: SmoothedClassifier,
+    ids: Sequence[int],
+    path: str | Path,
+    n0: int,
+    n: int,
+    alpha: float,
+    rule: StoppingRule | None,
+    device: torch.device | str,
+    facts: Mapping[str, object] | None,
+) -> Record:
+    """The record that `certify_dataset` writes for these arguments: new, resumed or complete."""
+    parameters = _parameters(classifier, n0, n, alpha, rule, device) | dict(facts or {})
+    path = Path(path)
+    return Record(path.with_name(f"{path.name}-{_digest([parameters, list(ids)])}.tsv"), parameters, ids)
+
+
+def groups_to_do(record: Record, batch_size: int, n0: int, rule: StoppingRule | None) -> list[Sequence[int]]:
+    """The groups with an image that `record` lacks; the first may have others that it holds already."""
+    todo = set(record.todo)
+    return [group for group in _groups(record.ids, batch_size, n0, rule) if group[-1] in todo]
+
+
+def append_all(record: Record, groups: Iterable[Iterable[Row]], progress: Callable[[int], None] | None = None) -> None:
+    """Append the rows of `groups` as they come, without those that the record holds already."""
+    todo, progress = set(record.todo), progress or (lambda done: None)
+    progress(len(record.done))
+    for rows in groups:
+        record.append(row for row in rows if row.idx in todo)
+        progress(len(record.done))
 
 
 def recount(log: pd.DataFrame, *, n: int | None = None, alpha: float | None = None) -> pd.DataFrame:
@@ -58,21 +89,43 @@ def recount(log: pd.DataFrame, *, n: int | None = None, alpha: float | None = No
 
     Another alpha is exact: the record keeps the counts. Another n is what the paper draws in its Figure 8 (its appendix
     J.2 says so): n_a is scaled to n_a * n / n_old as if the observed share were the true one, and nothing is sampled.
+    Votes that a stopping rule collected are counted again by the bound that is valid for them. ValueError where the
+    radii come from no bound that is known here.
     """
+    bound = _bound_behind(log)
     n_new = log["n"] if n is None else n
     n_a = np.floor(log["n_a"] * (n_new / log["n"])) if n is not None else log["n_a"]
-    radius = radius_from_counts(n_a, n_new, log["sigma"], log["alpha"] if alpha is None else alpha)
+    radius = bound(n_a, n_new, log["sigma"], log["alpha"] if alpha is None else alpha)
     predict = log["selected"].where(radius > 0, ABSTAIN)
     return log.assign(predict=predict, radius=radius, correct=predict == log["label"], n=n_new, n_a=n_a)
 
 
-def _groups(ids: Sequence[int], batch_size: int, n0: int) -> list[Sequence[int]]:
+def _bound_behind(log: pd.DataFrame) -> Callable[..., np.ndarray]:
+    """The function of (n_a, n, sigma, alpha) that gives the radii of `log`: its rows say it themselves.
+
+    Where no image is certified both fit; the anytime bound is the one that is valid for either kind of log.
+    """
+    for bound in (anytime_radius, radius_from_counts):
+        difference = bound(log["n_a"], log["n"], log["sigma"], log["alpha"]) - log["radius"]
+        wrong = difference.abs() > 2e-6  # the record keeps 6 decimals, rounded down
+        if not wrong.any():
+            return bound
+    row = log[wrong].iloc[0]
+    raise ValueError(
+        f"log must come from CERTIFY at its alpha, with fixed n or a stopping rule; got radius {row['radius']} "
+        f"for {row['n_a']} of {row['n']} votes at alpha {row['alpha']} (image {row['idx']})"
+    )
+
+
+def _groups(ids: Sequence[int], batch_size: int, n0: int, rule: StoppingRule | None) -> list[Sequence[int]]:
     """Images certified together: enough that the n0 samples of a group fill a batch.
+
+    With a stopping rule eight times as many, since most of them stop early: later rounds then fill batches too.
 
     Groups start at fixed places, also after a crash: a batch then holds the same samples again, and floating point,
     which may depend on a batch's shape, gives the same votes.
     """
-    size = max(1, -(-batch_size // n0))
+    size = max(1, -(-batch_size // n0)) * (8 if rule else 1)
     return [ids[first : first + size] for first in range(0, len(ids), size)]
 
 
@@ -83,14 +136,20 @@ def _certify_group(
     n0: int,
     n: int,
     alpha: float,
+    rule: StoppingRule | None,
     device: torch.device | str,
 ) -> list[Row]:
     started = time.perf_counter()
     images, labels = stack(dataset, ids)
-    result = classifier.certify(images.to(device), ids, n0, n, alpha)
-    seconds = (time.perf_counter() - started) / len(ids)
-    common = {"time": seconds, "n0": n0, "n": n, "sigma": classifier.sigma, "alpha": alpha, "seed": classifier.seed}
-    return [_row(result, i, idx=idx, label=int(labels[i]), **common) for i, idx in enumerate(ids)]
+    if rule is None:
+        result = classifier.certify(images.to(device), ids, n0, n, alpha)
+    else:
+        result = classifier.certify_sequential(images.to(device), ids, n0, n, alpha, rule)
+    n_each = np.broadcast_to(result.n, len(ids)).astype(int)
+    seconds = (time.perf_counter() - started) * (n0 + n_each) / (n0 + n_each).sum()
+    common = {"n0": n0, "sigma": classifier.sigma, "alpha": alpha, "seed": classifier.seed}
+    each = zip(ids, labels.tolist(), n_each.tolist(), seconds, strict=True)
+    return [_row(result, i, idx=idx, label=label, n=n, time=t, **common) for i, (idx, label, n, t) in enumerate(each)]
 
 
 def _row(result: Certificates, i: int, **common: object) -> Row:
@@ -118,16 +177,24 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def _parameters(
-    classifier: SmoothedClassifier, n0: int, n: int, alpha: float, device: torch.device | str
+    classifier: SmoothedClassifier,
+    n0: int,
+    n: int,
+    alpha: float,
+    rule: StoppingRule | None,
+    device: torch.device | str,
 ) -> dict[str, object]:
-    return {
+    scheme = f"philox, grid of step 1/{classifier.levels}" if classifier.levels else NOISE_SCHEME
+    # A fixed n is the absence of a rule, so that its records keep their names.
+    stopping = {"rule": {"name": type(rule).__name__} | asdict(rule)} if rule else {}
+    return stopping | {
         "weights": weights_hash(classifier.base),
         "sigma": classifier.sigma,
         "n0": n0,
         "n": n,
         "alpha": alpha,
         "seed": classifier.seed,
-        "noise": f"{NOISE_SCHEME} on {torch.device(device).type}",
+        "noise": f"{scheme} on {torch.device(device).type}",
         "batch_size": classifier.batch_size,
     }
 

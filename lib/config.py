@@ -33,6 +33,15 @@ RANGES = {
 }
 
 
+# A training in words, which lib.methods reads: "90 epochs of 256, adam 1e-3", perhaps with ", sgd 1e-3 after 50".
+RATE = r"\d+(?:\.\d+)?(?:e-\d+)?"
+TRAINING = {
+    "pattern": rf"(?P<epochs>[1-9]\d*) epochs of (?P<batch_size>[1-9]\d*), (?P<optimizer>adam|sgd) (?P<lr>{RATE})"
+    rf"(?:, sgd (?P<sgd_lr>{RATE}) after (?P<sgd_epoch>[1-9]\d*))?",
+    "example": "90 epochs of 256, adam 1e-3 (or: 90 epochs of 256, adam 1e-3, sgd 1e-4 after 50)",
+}
+
+
 def parameter(default: Any, help: str, **limits: Any) -> Any:
     """A dataclass field with a help text and its limits: min, max, above, below, or a pattern for text."""
     return dataclasses.field(default=default, metadata={"help": help, **limits})
@@ -116,56 +125,71 @@ class RandomizedSmoothing(NoiseTraining):
 class DenoisedSmoothing(NoiseTraining):
     """Notebook 02: Salman, Sun, Yang, Kapoor and Kolter 2020, next to training on noise."""
 
-    n: int = parameter(1000, "fresh noise samples that bound its probability", min=1)
+    n: int = parameter(500, "fresh noise samples that bound its probability", min=1)
     batch_size: int = parameter(100, "noisy images in one forward pass", min=1)
     sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to train and certify", above=0)
     classifier: str = parameter(
         "", "the clean classifier: a weights file, timm:NAME or torchvision:NAME; else trained", pattern=".*"
     )
-    denoiser: str = parameter("digits_dncnn", "architecture of the denoisers")
-    other_denoiser: str = parameter("digits_memnet", "the architecture that they are compared with")
     surrogates: tuple[str, ...] = parameter(
-        ("digits_resnet", "digits_mlp"), "classifiers of the black-box denoisers: the first alone, then all in turns"
+        ("digits_mlp", "digits_cnn_wide"), "classifiers of the black-box denoisers: the first alone, and all in turns"
     )
-    held_out: int = parameter(197, "training images kept back, on which settings are compared", min=1)
-    denoiser_epochs: int = parameter(40, "passes over the training images for a denoiser from scratch", min=1)
-    denoiser_batch: int = parameter(64, "training images in one of its steps", min=1)
-    denoiser_lr: float = parameter(1.0e-3, "its first learning rate, with Adam", above=0)
-    sgd_epoch: int = parameter(0, "epoch in which Stab from scratch goes from Adam to SGD; 0: never", min=0)
-    finetune: tuple[str, ...] = parameter(
-        ("adam 1e-3", "sgd 1e-2"), "settings tried for +MSE: optimizer and learning rate",
-        pattern=r"(adam|sgd) [0-9.]+(e-[0-9]+)?", example="adam 1e-4, sgd 1e-5",
+    denoisers: tuple[str, ...] = parameter(
+        ("digits_dncnn", "digits_memnet"), "architectures: the first is used throughout, the others compared with it"
+    )
+    mse: str = parameter("60 epochs of 64, adam 1e-3", "how a denoiser learns to restore images", **TRAINING)
+    stab: str = parameter("60 epochs of 64, adam 1e-3", "how one learns from scratch to keep f's answers", **TRAINING)
+    stab_mse: tuple[str, ...] = parameter(
+        ("20 epochs of 64, adam 1e-3", "20 epochs of 64, sgd 1e-2"),
+        "ways to fine-tune the MSE denoiser to it; the best on held-out images is kept", **TRAINING,
     )  # fmt: skip
-    finetune_epochs: int = parameter(20, "passes over the training images for +MSE", min=1)
 
 
 @dataclass(frozen=True)
-class DiffusionDenoising(DenoisedSmoothing):
+class DiffusionDenoising(Common):
     """Notebook 03: Carlini et al. 2023, next to the methods of notebooks 01 and 02."""
 
     images: int = parameter(200, "certify at most so many test images", min=1)
-    compared: float = parameter(0.5, "noise level of the comparison of methods, one of sigmas", above=0)
-    baselines: bool = parameter(True, "train and certify the methods of notebooks 01 and 02, too")
-    diffusion: str = parameter("train", "diffusion model: train, or a published one by name, hub id or path")
+    n: int = parameter(1000, "fresh noise samples that bound its probability", min=1)
+    batch_size: int = parameter(100, "noisy images in one forward pass", min=1)
+    sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to certify", above=0)
+    compared: float = parameter(0.5, "the one of them at which methods are compared", above=0)
+    baselines: str = parameter(
+        "digits", "profile whose settings of notebook 02 train the other methods; empty: no others", pattern=".*"
+    )
+    classifier: str = parameter(
+        "", "the clean classifier: a weights file, timm:NAME or torchvision:NAME; else trained", pattern=".*"
+    )
+    diffusion: str = parameter("train", "diffusion model: train, or a published one by name, hub id or folder")
     timestep: str = parameter(
-        "nearest", "what the UNet is told: t*, or the fraction in between that is sigma",
-        pattern="nearest|fractional", example="nearest, fractional",
+        "nearest", "what the UNet is told: the nearest t* or the fractional t", pattern="nearest|fractional",
+        example="nearest, fractional",
     )  # fmt: skip
-    diffusion_epochs: int = parameter(100, "passes over the training images to train the diffusion model", min=1)
-    diffusion_batch: int = parameter(64, "training images in one of its steps", min=1)
-    diffusion_lr: float = parameter(2.0e-3, "its first learning rate", above=0)
-    diffusion_ema: float = parameter(0.999, "decay of the moving average of its weights", min=0, below=1)
+    epochs: int = parameter(120, "passes over the training images for the diffusion model", min=1)
+    train_batch: int = parameter(64, "training images in one of its steps", min=1)
+    lr: float = parameter(2.0e-3, "its first learning rate, with Adam", above=0)
+    ema: float = parameter(0.995, "decay of the moving average of its weights", min=0, below=1)
     chains: int = parameter(250, "noisy images for one step against many", min=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.compared not in self.sigmas:
             raise ValueError(f"compared = {self.compared!r}: must be one of sigmas = {list(self.sigmas)}")
+        if not (self.baselines or self.classifier):
+            raise ValueError("classifier = '': name one where baselines = '', which leaves no settings to train it")
+
+    @property
+    def denoised(self) -> DenoisedSmoothing:
+        """Notebook 02's parameters in the profile `baselines`, for this run's data and folders: it shares weights."""
+        mine = {name: getattr(self, name) for name in field_names(Common)}
+        profile = load_profile(self.baselines, "02_denoised_smoothing") if self.baselines else {}
+        return DenoisedSmoothing(**(profile | mine))
 
 
 NOTEBOOKS: dict[str, type[Common]] = {
     "01_randomized_smoothing": RandomizedSmoothing,
     "02_denoised_smoothing": DenoisedSmoothing,
+    "03_diffusion_denoising": DiffusionDenoising,
 }
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 
-from lib.config import NOTEBOOKS, Common, load_profile, parse, refuse_unknown
+from lib.config import NOTEBOOKS, Common, field_names, load_profile, parse, refuse_unknown
 from lib.environment import PROJECT_ROOT
 
 OUTPUT_FOLDERS = ("figures", "tables", "records")
@@ -56,7 +56,7 @@ class Job:
     def outputs(self, since: float = 0) -> list[Path]:
         """The files in figures, tables and records written after `since` (seconds since 1970)."""
         found = [path for folder in OUTPUT_FOLDERS for path in sorted((self.folder / folder).rglob("*"))]
-        files = [path for path in found if path.is_file() and path.suffix not in (".lock", ".partial")]
+        files = [path for path in found if path.is_file() and path.suffix not in (".lock", ".partial", ".tmp")]
         return [path for path in files if path.stat().st_mtime >= since - 1]  # some disks keep whole seconds
 
 
@@ -66,12 +66,15 @@ def plan(names: Sequence[str], profile: str, settings: Sequence[tuple[str, str]]
     return [plan_one(notebook_path(name), profile, settings) for name in names]
 
 
-def plan_one(notebook: Path, profile: str, settings: Sequence[tuple[str, str]]) -> Job:
-    """One job: the profile's values, then the command line's, checked by the notebook's dataclass."""
+def plan_one(
+    notebook: Path, profile: str, settings: Sequence[tuple[str, str]] = (), point: Mapping[str, Any] | None = None
+) -> Job:
+    """One job: the profile's values, then a sweep's, then the command line's, checked by the notebook's dataclass."""
     refuse_unknown([notebook.stem], NOTEBOOKS, "notebook")
     kind = NOTEBOOKS[notebook.stem]
     try:
-        values = load_profile(profile, notebook.stem)
+        refuse_unknown(point or {}, field_names(kind), "parameter")
+        values = load_profile(profile, notebook.stem) | dict(point or {})
         values |= {name: parse(kind, name, text) for name, text in settings}
         job = Job(notebook, profile, kind(**values))
         overrides(job)  # refuses a parameters cell that does not fit the dataclass

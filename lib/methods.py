@@ -4,17 +4,20 @@ Notebooks that name the same recipe share its weights, since they are kept under
 """
 
 import copy
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from lib.certification import certify_dataset, stack, weights_hash
-from lib.config import Common, DenoisedSmoothing, DiffusionDenoising, NoiseTraining, kit_root
+from lib.config import TRAINING, Common, DenoisedSmoothing, DiffusionDenoising, NoiseTraining, kit_root
 from lib.datasets import Data, holdout
 from lib.models import Denoised, build_classifier, build_denoiser, load_classifier
 from lib.models.pretrained import PREFIXES
@@ -60,39 +63,36 @@ def clean_classifier(cfg: DenoisedSmoothing, data: Data, name: str = "") -> nn.M
 
 
 def mse_denoiser(cfg: DenoisedSmoothing, data: Data, sigma: float, arch: str = "") -> nn.Module:
-    """A denoiser of `arch` (else `cfg.denoiser`) that restores the image (Salman et al. 2020, section 3.1)."""
-    recipe = _denoiser_recipe(cfg, "mse", sigma, arch)
+    """A denoiser that restores the image (Salman et al. 2020, 3.1): `arch`, or the first of `cfg.denoisers`."""
+    recipe = _mse_recipe(cfg, data, sigma, arch)
     return _train_denoiser(cfg, data, recipe, mse(sigma), lambda: build_denoiser(recipe.arch))
 
 
 def stab_denoiser(cfg: DenoisedSmoothing, data: Data, sigma: float, classifiers: Classifiers) -> nn.Module:
     """A denoiser trained from scratch to keep the answers of `classifiers`: the target, or surrogates (black-box)."""
-    recipe = replace(
-        _denoiser_recipe(cfg, "stability", sigma), optimizer="adam_then_sgd" if cfg.sgd_epoch else "adam",
-        sgd_epoch=cfg.sgd_epoch, frozen=_hashes(classifiers),
-    )  # fmt: skip
+    start = _mse_recipe(cfg, data, sigma)
+    recipe = replace(start, objective="stability", frozen=_hashes(classifiers), **_in_numbers(cfg.stab))
     return _train_denoiser(cfg, data, recipe, stability(sigma, classifiers), lambda: build_denoiser(recipe.arch))
 
 
 def stab_mse_denoisers(
     cfg: DenoisedSmoothing, data: Data, sigma: float, classifiers: Classifiers, arch: str = "", labels: bool = False
 ) -> dict[str, nn.Module]:
-    """Stab+MSE: `mse_denoiser` fine-tuned to keep the answers of `classifiers`, once by each setting of `cfg.finetune`.
+    """Stab+MSE: `mse_denoiser` fine-tuned to keep the answers of `classifiers`, once in each way of `cfg.stab_mse`.
 
     With `labels` it is Clf+MSE: fine-tuned to the true labels.
     """
-    start = _denoiser_recipe(cfg, "mse", sigma, arch)
+    start = _mse_recipe(cfg, data, sigma, arch)
     restored = mse_denoiser(cfg, data, sigma, arch)
     objective = (classification if labels else stability)(sigma, classifiers)
     denoisers = {}
-    for setting in cfg.finetune:
-        optimizer, lr = setting.split()
+    for way in cfg.stab_mse:
         recipe = replace(
-            start, objective="classification" if labels else "stability", optimizer=optimizer, lr=float(lr),
-            epochs=cfg.finetune_epochs, starts_from=start.hash, frozen=_hashes(classifiers),
+            start, objective="classification" if labels else "stability", starts_from=start.hash,
+            frozen=_hashes(classifiers), **_in_numbers(way),
         )  # fmt: skip
         build = lambda: copy.deepcopy(restored).requires_grad_(True)  # noqa: E731
-        denoisers[setting] = _train_denoiser(cfg, data, recipe, objective, build)
+        denoisers[way] = _train_denoiser(cfg, data, recipe, objective, build)
     return denoisers
 
 
@@ -111,7 +111,7 @@ def held_out_stability(
 
     The held-out images are training images that no denoiser was trained on; for a black-box denoiser f is a surrogate.
     """
-    _, held_out = holdout(data.train, cfg.held_out, cfg.seed)
+    _, held_out = _split(cfg, data)
     ids = range(len(held_out))
     images = stack(held_out, ids)[0].to(cfg.device)
     shares = []
@@ -125,18 +125,31 @@ def held_out_stability(
     return sum(shares) / len(shares)
 
 
-def _denoiser_recipe(cfg: DenoisedSmoothing, objective: str, sigma: float, arch: str = "") -> Recipe:
+def _mse_recipe(cfg: DenoisedSmoothing, data: Data, sigma: float, arch: str = "") -> Recipe:
+    fit, _ = _split(cfg, data)
     return Recipe(
-        objective, f"{cfg.dataset} less {cfg.held_out}", arch or cfg.denoiser, sigma, epochs=cfg.denoiser_epochs,
-        batch_size=cfg.denoiser_batch, optimizer="adam", lr=cfg.denoiser_lr, schedule=cfg.schedule,
-        weight_decay=cfg.weight_decay, augment=cfg.augment, seed=cfg.seed,
+        "mse", f"{len(fit)} of {cfg.dataset}", arch or cfg.denoisers[0], sigma, schedule=cfg.schedule,
+        weight_decay=cfg.weight_decay, augment=cfg.augment, seed=cfg.seed, **_in_numbers(cfg.mse),
     )  # fmt: skip
+
+
+def _in_numbers(training: str) -> dict[str, int | float | str]:
+    """The fields of a recipe that words like "90 epochs of 256, adam 1e-3, sgd 1e-4 after 50" stand for."""
+    said = {name: text for name, text in re.fullmatch(TRAINING["pattern"], training).groupdict().items() if text}
+    kinds = {"epochs": int, "batch_size": int, "sgd_epoch": int, "lr": float, "sgd_lr": float, "optimizer": str}
+    numbers = {name: kinds[name](text) for name, text in said.items()}
+    return numbers | ({"optimizer": "adam_then_sgd"} if "sgd_epoch" in said else {})
+
+
+def _split(cfg: DenoisedSmoothing, data: Data) -> tuple[Dataset, Dataset]:
+    """Training images to train denoisers on, and 15 % of them, at most 1000, to compare settings on."""
+    return holdout(data.train, min(1000, round(0.15 * len(data.train))), cfg.seed)
 
 
 def _train_denoiser(
     cfg: DenoisedSmoothing, data: Data, recipe: Recipe, objective: Objective, build: Callable[[], nn.Module]
 ) -> nn.Module:
-    fit, _ = holdout(data.train, cfg.held_out, cfg.seed)
+    fit, _ = _split(cfg, data)
     label = f"train {recipe.arch}, {recipe.objective}{' from MSE' * bool(recipe.starts_from)}, sigma = {recipe.sigma}"
     return train(
         recipe, build, objective, fit, cfg.run_path / "weights", device=cfg.device,
@@ -167,16 +180,16 @@ def diffusion_model(cfg: DiffusionDenoising, data: Data) -> tuple[nn.Module, "Sc
         return unet.to(cfg.device).requires_grad_(False), scheduler
     if data.image_shape not in UNETS:
         raise ValueError(f"diffusion = 'train': no UNet for images {data.image_shape}, only for {list(UNETS)}")
-    # Cosine betas (Nichol and Dhariwal 2021): 704 of the 1000 steps are below sigma = 1, of linear ones only 396.
+    # Cosine betas (Nichol and Dhariwal 2021): 702 of the 1000 steps are below sigma = 1, of linear ones only 396.
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
     recipe = Recipe(
-        "ddpm, 1000 cosine steps", cfg.dataset, UNETS[data.image_shape].__name__, 0.0, epochs=cfg.diffusion_epochs,
-        batch_size=cfg.diffusion_batch, optimizer="adam", lr=cfg.diffusion_lr, weight_decay=0.0, schedule="cosine",
-        ema=cfg.diffusion_ema, bfloat16=cfg.device.startswith("cuda"), seed=cfg.seed,
+        "ddpm, 1000 cosine steps", cfg.dataset, UNETS[data.image_shape].__name__, 0.0, epochs=cfg.epochs,
+        batch_size=cfg.train_batch, optimizer="adam", lr=cfg.lr, weight_decay=0.0, schedule="cosine",
+        ema=cfg.ema, bfloat16=cfg.device.startswith("cuda"), seed=cfg.seed,
     )  # fmt: skip
     unet = train(
         recipe, UNETS[data.image_shape], ddpm_loss(scheduler), data.train, cfg.run_path / "weights",
-        device=cfg.device, progress=progress(cfg.diffusion_epochs, f"train {recipe.arch} to denoise"),
+        device=cfg.device, progress=progress(cfg.epochs, f"train {recipe.arch}"),
     )  # fmt: skip
     return unet, scheduler
 
@@ -202,7 +215,18 @@ def certified(
 ) -> pd.DataFrame:
     """The certification log of `base` smoothed at level `sigma`, kept as run_dir/records/<name>-<hash>.tsv."""
     smoothed = SmoothedClassifier(base, sigma, data.num_classes, seed=cfg.seed, batch_size=cfg.batch_size)
-    return certify_dataset(
+    return _certify(
         smoothed, data.test, ids, cfg.run_path / "records" / name, n0=cfg.n0, n=n or cfg.n, alpha=cfg.alpha,
         device=cfg.device, progress=progress(len(ids), f"certify {name}"), facts={"dataset": cfg.dataset},
     )  # fmt: skip
+
+
+def _certify(*arguments: Any, **settings: Any) -> pd.DataFrame:
+    """`certify_dataset`, on the Dask cluster whose scheduler $KIT_SCHEDULER names, if it names one."""
+    address = os.environ.get("KIT_SCHEDULER")
+    if not address:
+        return certify_dataset(*arguments, **settings)
+    from lib.cluster import certify_distributed, cluster  # Dask is an optional dependency
+
+    with cluster(address) as client:
+        return certify_distributed(client, *arguments, **settings)

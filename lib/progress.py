@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
-from tqdm.std import tqdm  # the text bar: widgets of tqdm.auto would be stored in the notebook
+from tqdm.std import TqdmWarning, tqdm  # the text bar: widgets of tqdm.auto would be stored in the notebook
+
+# Libraries that import tqdm.auto, as diffusers does, would ask for the widgets in the notebook's first output.
+warnings.filterwarnings("ignore", "IProgress not found", TqdmWarning)
 
 
 def progress(total: int, label: str) -> Callable[[int], None]:

@@ -19,7 +19,7 @@ from lib.paper_logs import detect_alpha, read_log, recertify
 from lib.rows import ABSTAIN, COLUMNS, HEADER, Row, read_rows
 
 __all__ = ["ABSTAIN", "COLUMNS", "Record", "Row", "atomic_write", "detect_alpha", "merge", "partial_path",
-           "read_log", "recertify"]
+           "read_log", "recertify"]  # fmt: skip
 
 
 class Record:
@@ -127,14 +127,19 @@ class Record:
             atomic_write(self._partial_manifest, _to_json({"parameters": self.parameters}))
         self._partial.touch()
         os.truncate(self._partial, self._take_rows(self._partial))
-        self._file = self._partial.open("ab")
+        self._file = self._partial.open("ab", buffering=0)  # nothing is left to be written when it is closed
         if self._file.tell() == 0:
             self._write(HEADER)
 
     def _write(self, text: str) -> None:
-        self._file.write(text.encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        data = memoryview(text.encode())
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:  # a full disk, say: half a line may be there, which the next resume cuts off
+            self.close()
+            raise _named(error, self._partial) from None
 
     def _take_lock(self) -> None:
         try:
@@ -198,8 +203,15 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise _named(error, path) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error with the file's name in its message: a failed write does not carry it."""
+    return type(error)(error.errno, error.strerror or str(error), str(path))
 
 
 def _check_images(got: list[int], ids: Iterable[int] | None) -> None:
@@ -229,7 +241,10 @@ def _read_manifest(path: Path) -> dict:
     if not path.exists():
         advice = "nobody knows which parameters made the rows beside it: delete them, or choose another path"
         raise ValueError(f"{path} is missing; {advice}")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}; delete it and its record, or choose another path") from None
 
 
 def _differences(recorded: Mapping[str, object], asked: Mapping[str, object]) -> str:

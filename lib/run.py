@@ -76,7 +76,7 @@ def execute(job: Job, timeout: int) -> None:
         if partial.is_file():
             partial.replace(failed)
             message += f"\n  what ran is kept in {shown(failed)}"
-        raise NotebookFailed(message)
+        raise NotebookFailed(message) from failure
 
 
 def tidy(partial: Path, job: Job) -> bool:
@@ -167,6 +167,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="set one parameter; may be repeated")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="run even what is up to date")
     parser.add_argument("--timeout", type=int, default=DAY, help="seconds for one cell (default: a day)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="certify on a Dask cluster, such as tcp://10.0.0.1:8786")
     options = parser.parse_intermixed_args(argv)  # names before and after options
     if options.papers or options.all:
         known = [name for name in NOTEBOOKS if options.all or name.startswith(PAPERS)]
@@ -180,6 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for: 0 done, 1 a notebook failed, 2 wrong input, nothing started."""
     options = arguments(argv)
     os.environ.setdefault("KIT_PROGRESS", "log")  # for the kernels: bars would fill the executed notebooks
+    if options.scheduler:
+        os.environ["KIT_SCHEDULER"] = options.scheduler  # for the kernels too
     try:
         jobs = plan(list(dict.fromkeys(options.notebooks)), options.profile, options.settings)
     except (ValueError, FileNotFoundError) as error:
@@ -191,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         try:
             run(job, options.timeout)
-        except NotebookFailed as error:
+        except (NotebookFailed, OSError) as error:  # OSError: the disk is full, say
             print(f"lib.run: {error}", file=sys.stderr)
             return 1
         print(f"{job.name}: done")

@@ -7,10 +7,13 @@ The noise of a CPU and of a GPU differ, and logits may differ in the last bit be
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lib.sound import BITS, check_on_grid, noisy_on_grid
 
 NOISE_SCHEME = "philox, Box-Muller"  # goes into every record; a change here changes every count
 CUDA_BLOCK = 100  # samples that one call of torch.randn makes on a GPU
@@ -28,6 +31,7 @@ def class_counts(
     seed: int = 0,
     start: int = 0,
     batch_size: int = 1000,
+    levels: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """How often `base` answers each class on x + N(0, sigma^2 I), for samples start ... start + n - 1 of every image.
@@ -35,23 +39,30 @@ def class_counts(
     `images` (N, C, H, W) float in [0, 1], on the device of `base`, which is in eval mode; `ids`: one whole number >= 0
     an image, the key of its noise (its index in the data set). Returns int64 (N, num_classes) there; rows sum to n.
     All samples form one queue that is cut into batches, so many images with few samples each are as fast as one with
-    many, and memory does not grow with n. `progress` is told the number of samples queued so far.
+    many, and memory does not grow with n. `levels`: noise in whole steps of 1 / levels, safe from floating point, for
+    images that hold such steps (`lib.sound`; 255 for 8-bit images, 16 for the digits). `progress` is told the number of
+    samples queued so far.
     ValueError for images outside [0, 1], a base in training mode, or any argument out of its range.
     """
     _check_base(base, images, ids, num_classes)
     _check_numbers(sigma, n, start, seed, batch_size)
+    if levels is not None:
+        check_on_grid(images, levels)
     counts = torch.zeros(len(ids), num_classes, dtype=torch.int64, device=images.device)
-    for done, owner, noise in _batches(images, ids, n, start, seed, batch_size):
-        _add_votes(counts, owner, base(noise.mul_(sigma).add_(images[owner])))
+    for done, owner, pieces in _batches(ids, n, start, batch_size, images.device):
+        _add_votes(counts, owner, base(_noisy(images[owner], pieces, sigma, seed, levels)))
         if progress:
             progress(done)
     return counts
 
 
+Pieces = Sequence[tuple[int, int, int]]  # (image id, first sample, number of samples), one after the other
+
+
 def _batches(
-    images: Tensor, ids: Sequence[int], n: int, start: int, seed: int, batch_size: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The queue of all samples, cut into batches: (samples so far, position of each row's image, noise of each row)."""
+    ids: Sequence[int], n: int, start: int, batch_size: int, device: torch.device
+) -> Iterator[tuple[int, Tensor, Pieces]]:
+    """The queue of all samples, cut into batches: (samples so far, position of each row's image, which samples)."""
     total = n * len(ids)
     for first in range(0, total, batch_size):
         last = min(first + batch_size, total)
@@ -59,21 +70,25 @@ def _batches(
         for position in range(first // n, -(-last // n)):
             begin, end = max(first - position * n, 0), min(last - position * n, n)
             pieces.append((ids[position], start + begin, end - begin))
-        owner = torch.arange(first, last, device=images.device) // n
-        yield last, owner, standard_normal(images.shape[1:], seed, pieces, images.device)
+        yield last, torch.arange(first, last, device=device) // n, pieces
 
 
-def standard_normal(
-    shape: Sequence[int], seed: int, pieces: Sequence[tuple[int, int, int]], device: torch.device
-) -> Tensor:
-    """N(0, 1) for `pieces` (image id, first sample, number of samples), one after the other: float32 (samples, *shape).
+def _noisy(images: Tensor, pieces: Pieces, sigma: float, seed: int, levels: int | None) -> Tensor:
+    """`images`, one a sample, with the noise of the samples `pieces`."""
+    if levels is None:
+        return standard_normal(images.shape[1:], seed, pieces, images.device).mul_(sigma).add_(images)
+    return noisy_on_grid(images, uniform_bits(images.shape[1:], seed, pieces, images.device), sigma, levels)
+
+
+def standard_normal(shape: Sequence[int], seed: int, pieces: Pieces, device: torch.device) -> Tensor:
+    """N(0, 1) for the samples `pieces`: float32 (samples, *shape).
 
     A function of its arguments and of the type of `device`, sample by sample. Philox is counter-based: key and counter
     name a place in a stream outright, and distinct names never overlap. (Seeding torch's CPU generator would not do: it
     keeps 32 bits of the seed, so a large sweep repeats noise.)
     """
     if device.type == "cuda":
-        return torch.cat([_cuda_normal(shape, seed, *piece, device) for piece in pieces])
+        return torch.cat([_cuda_noise(torch.randn, shape, seed, *piece, device) for piece in pieces])
     size = int(np.prod(shape))
     bits = np.concatenate([_bits(seed, *piece, -(-size // 2)) for piece in pieces])
     # Box-Muller. In float32 on purpose: it is what the classifier sees, and NumPy vectorises it (half the time of its
@@ -85,6 +100,15 @@ def standard_normal(
     return torch.from_numpy(normal.reshape(-1, *shape)).to(device)
 
 
+def uniform_bits(shape: Sequence[int], seed: int, pieces: Pieces, device: torch.device) -> Tensor:
+    """Uniform in 0 ... 2^60 - 1 for the samples `pieces`, keyed as `standard_normal` is: int64 (samples, *shape)."""
+    if device.type == "cuda":
+        draw = partial(torch.randint, 2**BITS)
+        return torch.cat([_cuda_noise(draw, shape, seed, *piece, device) for piece in pieces])
+    words = np.concatenate([_bits(seed, *piece, int(np.prod(shape))) for piece in pieces]).view(np.uint64)
+    return torch.from_numpy((words >> np.uint64(64 - BITS)).astype(np.int64).reshape(-1, *shape)).to(device)
+
+
 def _bits(seed: int, image_id: int, first: int, count: int, pairs: int) -> np.ndarray:
     """The random bits of samples first ... first + count - 1 of an image: uint32 (count, pairs, 2)."""
     counter, skip = divmod(first * pairs, 4)  # Philox makes four 64-bit words a step
@@ -92,14 +116,20 @@ def _bits(seed: int, image_id: int, first: int, count: int, pairs: int) -> np.nd
     return philox.random_raw(skip + count * pairs)[skip:].view(np.uint32).reshape(count, pairs, 2)
 
 
-def _cuda_normal(
-    shape: Sequence[int], seed: int, image_id: int, first: int, count: int, device: torch.device
+def _cuda_noise(
+    draw: Callable[..., Tensor],
+    shape: Sequence[int],
+    seed: int,
+    image_id: int,
+    first: int,
+    count: int,
+    device: torch.device,
 ) -> Tensor:
-    """On a GPU torch.randn is Philox too: a block of samples is one call, at its own offset in the image's stream."""
+    """On a GPU torch draws by Philox too: a block of samples is one call, at its own offset in the image's stream."""
     generator, noise = torch.Generator(device).manual_seed(seed << 32 | image_id), []
     for block in range(first // CUDA_BLOCK, -(-(first + count) // CUDA_BLOCK)):
         generator.set_offset(block << 20)  # a block draws far fewer than 2^20 numbers a thread
-        noise.append(torch.randn((CUDA_BLOCK, *shape), generator=generator, device=device))
+        noise.append(draw((CUDA_BLOCK, *shape), generator=generator, device=device))
     skip = first % CUDA_BLOCK
     return torch.cat(noise)[skip : skip + count]
 

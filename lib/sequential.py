@@ -1,8 +1,8 @@
 """Anytime-valid certificates: bounds that hold at whatever moment one stops sampling. SciPy, no torch.
 
-The fixed-n bound of `lib.bounds` is void if somebody looks at the votes and then decides to go on. These hold
-however often one looks, so an image that is clear after 100 samples costs 100. Each is a betting argument: a gambler who
-bets on the selected class at odds that would be fair if its probability were p0 gets rich only if it is above p0.
+The fixed-n bound of `lib.bounds` is void if somebody looks at the votes and then decides to go on. These hold however
+often one looks, so an image that is clear after 100 samples costs 100. They rest on a bet: who stakes money on the
+selected class, at odds that would be fair if its probability were p0, gets rich only if it is above p0.
 """
 
 from collections.abc import Iterator

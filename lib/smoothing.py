@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lib.bounds import certified_radius, lower_confidence_bound, predict_pvalue, upper_confidence_bound
 from lib.rows import ABSTAIN
 from lib.sampling import class_counts
+from lib.sequential import StoppingRule, anytime_radius
 
 __all__ = ["ABSTAIN", "Certificates", "SmoothedClassifier", "radius_from_counts"]
 
@@ -23,7 +24,7 @@ class Certificates:
     n_b: np.ndarray  # int64, most votes for any other class among n
     selected: np.ndarray  # int64, the class that the n0 samples chose, kept where g abstains too
     n0: int
-    n: int
+    n: int | np.ndarray  # int64 (N,) where a stopping rule gave each image its own
 
 
 class SmoothedClassifier:
@@ -31,18 +32,27 @@ class SmoothedClassifier:
 
     `base`: the classifier f, images (N, C, H, W) in [0, 1] -> logits (N, num_classes), in eval mode. `sigma`: the noise
     level in the same [0, 1] units. `seed` and the ids of the images fix the noise, `batch_size` only the speed.
+    `levels` keeps noisy images on the grid of step 1 / levels, so that no rounding of floating point can void a
+    certificate (`lib.sound`): f is then `base` after rounding and clipping, and images must lie on the grid.
     A denoiser in `base` that was made for another noise level is refused: ValueError.
     """
 
     def __init__(
-        self, base: nn.Module, sigma: float, num_classes: int, *, seed: int = 0, batch_size: int = 1000
+        self,
+        base: nn.Module,
+        sigma: float,
+        num_classes: int,
+        *,
+        seed: int = 0,
+        batch_size: int = 1000,
+        levels: int | None = None,
     ) -> None:
         for name, module in base.named_modules():
             expected = getattr(module, "expected_sigma", None)
             if expected is not None and expected != sigma:
                 raise ValueError(f"sigma = {sigma}, but {name or 'base'} was made for noise of exactly {expected}")
         self.base, self.sigma, self.num_classes = base, sigma, num_classes
-        self.seed, self.batch_size = seed, batch_size
+        self.seed, self.batch_size, self.levels = seed, batch_size, levels
 
     def sample(
         self, images: Tensor, ids: Sequence[int], n: int, start: int = 0, progress: Callable | None = None
@@ -50,7 +60,7 @@ class SmoothedClassifier:
         """SAMPLEUNDERNOISE: int64 (N, num_classes) counts over noise samples start ... start + n - 1 of each image."""
         counts = class_counts(
             self.base, images, ids, n, sigma=self.sigma, num_classes=self.num_classes, seed=self.seed,
-            start=start, batch_size=self.batch_size, progress=progress,
+            start=start, batch_size=self.batch_size, levels=self.levels, progress=progress,
         )  # fmt: skip
         return counts.cpu().numpy()
 
@@ -91,6 +101,35 @@ class SmoothedClassifier:
         n_b = counts.max(axis=1)
         radius = radius_from_counts(n_a, n, self.sigma, alpha, n_b=n_b if two_class else None)
         return Certificates(np.where(radius > 0, selected, ABSTAIN), radius, n_a, n_b, selected, n0, n)
+
+    def certify_sequential(
+        self, images: Tensor, ids: Sequence[int], n0: int, n: int, alpha: float, rule: StoppingRule
+    ) -> Certificates:
+        """CERTIFY with as many samples as each image needs, n at most: an image stops as soon as `rule` says so.
+
+        The guarantee is that of `certify`, at the same alpha: the bound under the radius holds at all sample sizes at
+        once, by Ville's inequality (`lib.sequential.anytime_lower_bound`), so no way of stopping can spend more of it.
+        Rounds of growing size go over the images that are still open, in batches that mix them. An image sees its
+        samples n0, n0 + 1, ... whatever the others do, so its certificate is the same alone or in a sweep.
+        """
+        _checked_alpha(alpha)
+        selected = self.sample(images, ids, n0).argmax(axis=1)
+        counts = np.zeros((len(ids), self.num_classes), np.int64)
+        taken, active, done = np.zeros(len(ids), np.int64), np.arange(len(ids)), 0
+        for look in rule.looks(n):
+            open_ids = [ids[i] for i in active]
+            counts[active] += self.sample(images[active], open_ids, look - done, start=n0 + done)
+            taken[active] = done = look
+            n_a = counts[active, selected[active]]
+            active = active[~rule.settled(n_a, look, sigma=self.sigma, alpha=alpha, cap=n)]
+            if not len(active):
+                break
+        n_a = counts[np.arange(len(ids)), selected]
+        counts[np.arange(len(ids)), selected] = -1
+        radius = anytime_radius(n_a, taken, self.sigma, alpha)
+        return Certificates(
+            np.where(radius > 0, selected, ABSTAIN), radius, n_a, counts.max(axis=1), selected, n0, taken
+        )
 
 
 def radius_from_counts(

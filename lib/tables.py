@@ -116,6 +116,18 @@ def published(name: str) -> pd.DataFrame:
     return pd.read_csv(path, comment="#")
 
 
+def as_printed(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Numbers in percent as the papers print them, "(clean) certified": a row a method, a column a radius.
+
+    `numbers`: columns method, radius, certified_accuracy and clean_accuracy, as `published` gives them. Methods stay in
+    their order; what has no row is missing, and where no clean accuracy is known the parentheses are.
+    """
+    certified = numbers["certified_accuracy"].map("{:.1f}".format)
+    clean = numbers["clean_accuracy"].map(lambda percent: "" if pd.isna(percent) else f"({percent:.1f}) ")
+    cells = numbers.assign(cell=clean + certified).pivot(index="method", columns="radius", values="cell")
+    return cells.loc[numbers["method"].unique()]
+
+
 def _certified(log: pd.DataFrame) -> pd.DataFrame:
     if "radius" not in log:
         raise ValueError(f"log has no radius (is it of PREDICT?), only {', '.join(log.columns)}")

@@ -1,3 +1,4 @@
+import json
 import signal
 import subprocess
 import sys
@@ -13,16 +14,18 @@ from toys import hyperplane
 from lib import certification
 from lib.bounds import certified_radius, lower_confidence_bound
 from lib.certification import certify_dataset, recount, weights_hash
+from lib.sequential import AtRadii, Tolerance, anytime_radius
 from lib.smoothing import ABSTAIN, SmoothedClassifier
 
 IMAGES = torch.rand(24, 1, 3, 4, generator=torch.Generator().manual_seed(2))
 DATASET = TensorDataset(IMAGES, torch.arange(24) % 2)
 IDS = list(range(0, 24, 2))
+RULE = AtRadii(radii=(0, 0.25, 0.5))
 
 
-def certify(folder, ids=IDS, base=None, dataset=DATASET, sigma=0.5, n=400, alpha=0.001):
+def certify(folder, ids=IDS, base=None, dataset=DATASET, sigma=0.5, n=400, alpha=0.001, rule=None):
     classifier = SmoothedClassifier(base or hyperplane(), sigma, 2, batch_size=300)
-    return certify_dataset(classifier, dataset, ids, folder / "log", n0=100, n=n, alpha=alpha)
+    return certify_dataset(classifier, dataset, ids, folder / "log", n0=100, n=n, alpha=alpha, rule=rule)
 
 
 def without_time(log):
@@ -43,7 +46,10 @@ def test_a_finished_record_is_read_and_not_made_again(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(certify(tmp_path), first)
 
 
-@pytest.mark.parametrize("change", [{"n": 500}, {"sigma": 0.25}, {"base": hyperplane(1)}, {"ids": IDS[:5]}])
+CHANGES = [{"n": 500}, {"sigma": 0.25}, {"base": hyperplane(1)}, {"ids": IDS[:5]}, {"rule": RULE}]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_another_setting_gets_a_record_of_its_own(change, tmp_path):
     first = certify(tmp_path)
     certify(tmp_path, **change)
@@ -101,6 +107,42 @@ def test_projecting_to_another_n_scales_the_counts(tmp_path):
     projected = recount(log, n=4000)
     n_a = log["n_a"].to_numpy() * 10
     assert np.allclose(projected["radius"], certified_radius(lower_confidence_bound(n_a, 4000, 0.001), 0.5))
+
+
+def test_a_sequential_log_says_what_certify_sequential_says_and_its_manifest_names_the_rule(tmp_path):
+    log = certify(tmp_path, n=5000, rule=RULE)
+    g = SmoothedClassifier(hyperplane(), 0.5, 2, batch_size=300)
+    truth = g.certify_sequential(IMAGES[IDS], IDS, 100, 5000, 0.001, RULE)
+    assert (log["n"] == truth.n).all() and (log["n_a"] == truth.n_a).all() and log["n"].nunique() > 2
+    assert (log["radius"] <= truth.radius).all() and np.allclose(log["radius"], truth.radius, atol=1e-6)
+    parameters = json.loads(next(tmp_path.glob("log-*.json")).read_text())["parameters"]
+    assert parameters["rule"] == {"name": "AtRadii", "radii": [0.0, 0.25, 0.5], "beta": 0.01, "growth": 1.2}
+    assert parameters["n"] == 5000
+
+
+def test_another_stopping_rule_is_another_record(tmp_path):
+    for rule in (RULE, AtRadii(radii=(0.5,)), AtRadii(radii=(0.5,), beta=0.1), Tolerance(tolerance=0.1), RULE):
+        certify(tmp_path, ids=IDS[:2], rule=rule)
+    assert len(list(tmp_path.glob("log-*.tsv"))) == 4
+
+
+def test_a_sequential_log_is_recounted_with_the_bound_that_is_valid_for_it(tmp_path):
+    log = certify(tmp_path, n=5000, rule=RULE)
+    assert np.allclose(recount(log)["radius"], log["radius"], atol=1e-6)
+    looser = recount(log, alpha=0.05)
+    assert np.allclose(looser["radius"], anytime_radius(log["n_a"], log["n"], 0.5, 0.05))
+    assert (looser["radius"] >= log["radius"]).all()
+
+
+def test_where_nothing_is_certified_the_bound_that_is_valid_for_both_kinds_of_log_recounts(tmp_path):
+    log = certify(tmp_path).assign(n_a=203, n_b=197, radius=0.0, predict=ABSTAIN)
+    assert (recount(log, alpha=0.45)["radius"] == anytime_radius(203, 400, 0.5, 0.45)).all()
+
+
+def test_radii_that_no_bound_gives_are_not_recounted(tmp_path):
+    log = certify(tmp_path)
+    with pytest.raises(ValueError, match=r"log must come from CERTIFY at its alpha.*image 0"):
+        recount(log.assign(radius=log["radius"] + 0.01), alpha=0.01)
 
 
 def test_the_hash_of_a_model_follows_every_weight_and_buffer():

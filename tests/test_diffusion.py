@@ -8,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler
 from torch import Tensor, nn
 
+from lib.certification import weights_hash
 from lib.models.diffusion import (
     DiffusionDenoiser,
     cumulative_alphas,
@@ -316,3 +317,11 @@ def test_the_trainable_unets_have_the_promised_size(build, shape, least, most):
         unet = build()
         assert unet(torch.empty(shape), torch.empty(2)).sample.shape == shape
     assert least < sum(parameter.numel() for parameter in unet.parameters()) < most
+
+
+def test_denoisers_that_compute_something_else_print_and_hash_differently():
+    unet = nn.Conv2d(1, 1, 1)
+    options = [{}, {"steps": 2}, {"steps": 2, "sampler": "ddim"}, {"timestep": "fractional"}, {"seed": 1}]
+    chains = [DiffusionDenoiser(unet, LINEAR, 0.25, **each) for each in options]
+    chains.append(DiffusionDenoiser(unet, LINEAR, 0.5))
+    assert len({weights_hash(chain) for chain in chains}) == len(chains)

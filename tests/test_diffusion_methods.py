@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler
 from torch.utils.data import TensorDataset
 
 from lib import methods
-from lib.config import DiffusionDenoising
+from lib.config import Common, DenoisedSmoothing, DiffusionDenoising, load_profile
 from lib.datasets import load_dataset
 from lib.models import Denoised
 from lib.models.diffusion import ddpm_loss
@@ -16,6 +16,7 @@ from lib.models.small_unet import UNETS, digits_unet
 from lib.smoothing import SmoothedClassifier
 from tests.toys import Constant
 
+COMMON = dict.fromkeys(dataclasses.asdict(Common()))
 DIGITS = load_dataset("digits")
 FEW = dataclasses.replace(DIGITS, train=TensorDataset(*DIGITS.train[:64]))
 
@@ -25,7 +26,7 @@ def cfg(tmp_path, monkeypatch):
     """One epoch, in a kit root of its own."""
     monkeypatch.setenv("KIT_ROOT", str(tmp_path))
     monkeypatch.setenv("KIT_PROGRESS", "off")
-    return DiffusionDenoising(diffusion_epochs=1)
+    return DiffusionDenoising(epochs=1)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def weights(cfg):
 
 
 def test_training_teaches_the_unet_to_tell_noise_from_digits(cfg):
-    cfg = dataclasses.replace(cfg, diffusion_epochs=15, diffusion_ema=0.0)
+    cfg = dataclasses.replace(cfg, epochs=15, ema=0.0)
     unet, scheduler = methods.diffusion_model(cfg, FEW)
     images = DIGITS.test.tensors[0][:200]
     with torch.no_grad():
@@ -56,13 +57,11 @@ def test_one_model_is_trained_for_all_noise_levels_and_kept(cfg):
 
 
 @pytest.mark.parametrize(
-    "change", [{"diffusion_epochs": 2}, {"diffusion_batch": 32}, {"diffusion_lr": 0.001}, {"diffusion_ema": 0.5},
-               {"seed": 1}],
-    ids=lambda change: next(iter(change)),
-)  # fmt: skip
-def test_another_parameter_of_training_is_another_model(cfg, change):
+    ("name", "value"), [("epochs", 2), ("train_batch", 32), ("lr", 0.001), ("ema", 0.5), ("seed", 1)]
+)
+def test_another_parameter_of_training_is_another_model(cfg, name, value):
     methods.diffusion_model(cfg, FEW)
-    methods.diffusion_model(dataclasses.replace(cfg, **change), FEW)
+    methods.diffusion_model(dataclasses.replace(cfg, **{name: value}), FEW)
     assert len(weights(cfg)) == 2
 
 
@@ -114,3 +113,16 @@ def test_the_fraction_between_two_timesteps_is_told_where_the_parameters_say_so(
 def test_the_noise_level_of_the_comparison_must_be_one_of_those_certified():
     with pytest.raises(ValueError, match=r"compared = 0.3.*sigmas = \[0.25, 0.5\]"):
         DiffusionDenoising(compared=0.3)
+
+
+def test_a_run_without_other_methods_must_name_its_classifier():
+    with pytest.raises(ValueError, match="classifier = ''"):
+        DiffusionDenoising(baselines="")
+    assert DiffusionDenoising(baselines="", classifier="timm:resnet18").baselines == ""
+
+
+def test_the_other_methods_are_set_as_notebook_02_sets_them_on_this_runs_images():
+    earlier = DiffusionDenoising(baselines="digits", run_dir="runs/other", seed=7, images=3).denoised
+    assert (earlier.run_dir, earlier.seed, earlier.images) == ("runs/other", 7, 3)
+    theirs = DenoisedSmoothing(**load_profile("digits", "02_denoised_smoothing"))
+    assert {**dataclasses.asdict(earlier), **COMMON} == {**dataclasses.asdict(theirs), **COMMON}

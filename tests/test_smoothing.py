@@ -4,6 +4,7 @@ import torch
 from scipy.stats import norm
 from toys import Constant, Linear, hyperplane
 
+from lib.sequential import AtRadii, Tolerance, anytime_radius
 from lib.smoothing import ABSTAIN, SmoothedClassifier, radius_from_counts
 
 IMAGES = torch.rand(200, 1, 3, 4, generator=torch.Generator().manual_seed(2))
@@ -104,3 +105,55 @@ def test_alpha_outside_the_open_unit_interval_is_refused(alpha):
         smoothed().certify(IMAGES[:1], IDS[:1], 10, 10, alpha)
     with pytest.raises(ValueError, match="alpha must lie strictly between 0 and 1"):
         smoothed().predict(IMAGES[:1], IDS[:1], 10, alpha)
+
+
+RULES = [AtRadii(radii=(0.5,)), AtRadii(radii=(0, 0.25, 0.5, 1)), Tolerance(tolerance=0.05)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_sequential_certificates_stay_below_the_distance_and_take_fewer_samples(rule):
+    base = hyperplane()
+    result = smoothed(base).certify_sequential(IMAGES, IDS, 100, 10_000, 0.001, rule)
+    distance = base.distance(IMAGES).numpy()
+    assert (result.radius <= np.abs(distance)).all()
+    certified = result.predict != ABSTAIN
+    assert (result.predict == (distance > 0))[certified].all()
+    assert result.n.max() <= 10_000 and result.n.mean() < 6000
+
+
+def test_an_image_that_is_clearly_certified_or_clearly_hopeless_stops_at_once():
+    base = Linear(torch.eye(12)[0], -0.5).eval()
+    images = torch.full((2, 1, 3, 4), 0.5)
+    images[:, 0, 0, 0] += torch.tensor([0.4, 0.1])  # the distances to the plane: 4 and 1 times sigma
+    g, rule = SmoothedClassifier(base, 0.1, 2), AtRadii(radii=(0.2,))
+    result = g.certify_sequential(images, range(2), 100, 10_000, 0.001, rule)
+    assert (result.radius >= 0.2).tolist() == [True, False]
+    assert (result.n <= 400).all()  # 2 sigma takes 300 to 400 unanimous votes
+
+
+def test_a_sequential_certificate_rests_on_the_first_n_samples_of_each_image():
+    g = smoothed()
+    result = g.certify_sequential(IMAGES[:20], IDS[:20], 100, 5000, 0.001, AtRadii(radii=(0.5,)))
+    assert len(set(result.n)) > 3
+    for i, n in enumerate(result.n):
+        alone = g.sample(IMAGES[i : i + 1], [IDS[i]], int(n), start=100)[0]
+        assert result.n_a[i] == alone[result.selected[i]] and result.n_b[i] == n - result.n_a[i]
+    assert result.radius == pytest.approx(anytime_radius(result.n_a, result.n, SIGMA, 0.001))
+
+
+def test_an_image_has_the_same_sequential_certificate_alone_and_in_a_sweep():
+    rule = AtRadii(radii=(0, 0.25, 0.5))
+    together = smoothed().certify_sequential(IMAGES[:12], IDS[:12], 100, 3000, 0.001, rule)
+    for i in (0, 5, 11):
+        alone = smoothed().certify_sequential(IMAGES[i : i + 1], IDS[i : i + 1], 100, 3000, 0.001, rule)
+        assert (alone.n[0], alone.n_a[0], alone.radius[0]) == (together.n[i], together.n_a[i], together.radius[i])
+
+
+def test_sequential_certificates_fail_at_most_alpha_of_the_time():
+    # every image has the true radius 0.5 sigma, so whatever is certified beyond it is a failure
+    p, alpha, images = norm.cdf(0.5), 0.1, 2000
+    base = Linear(torch.eye(12)[0], float(SIGMA * 0.5 - 0.5)).eval()
+    rule = AtRadii(radii=(0.5 * SIGMA * (1 + 1e-6),))
+    same = torch.full((images, 1, 3, 4), 0.5)
+    result = smoothed(base).certify_sequential(same, range(images), 100, 1000, alpha, rule)
+    assert 0 < (result.radius > SIGMA * norm.ppf(p)).mean() <= alpha

@@ -10,6 +10,7 @@ import pytest
 from lib.tables import (
     abstention_rate,
     accuracy_table,
+    as_printed,
     average_certified_radius,
     certified_accuracy,
     envelope,
@@ -188,3 +189,10 @@ def test_the_published_tables_hold_the_numbers_that_the_papers_are_known_by():
 def test_twelve_methods_are_compared_on_imagenet():
     table = published("comparison_imagenet")
     assert table["method"].nunique() == 12 and set(table["off_the_shelf"]) == {"no", "half", "yes"}
+
+
+def test_a_comparison_is_printed_as_the_papers_do_with_the_clean_accuracy_in_parentheses():
+    table = as_printed(published("comparison_imagenet"))
+    assert table.loc["Diffusion"].tolist()[:2] == ["(82.8) 71.1", "(77.1) 54.3"]
+    assert table.loc["Lee", 0.5] == "41.0" and pd.isna(table.loc["Lee", 2.0])
+    assert table.index[[0, -1]].tolist() == ["PixelDP", "Diffusion"]

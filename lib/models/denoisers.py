@@ -124,6 +124,7 @@ DENOISERS: dict[str, Callable[[], nn.Module]] = {
     "memnet": MemNet,
     "imagenet_dncnn": DnCNN,
     "imagenet_memnet": MemNet,
+    "cifar_dncnn_small": lambda: DnCNN(depth=8, width=32),  # for a CPU: a tenth of the arithmetic of cifar_dncnn
     "digits_dncnn": lambda: DnCNN(channels=1, depth=6, width=32),
     "digits_memnet": lambda: MemNet(channels=1, width=16, memory_blocks=2, residual_blocks=2),
 }

@@ -127,6 +127,11 @@ class DiffusionDenoiser(nn.Module):
         """Choose the ancestral noise anew."""
         self.seed = seed
 
+    def extra_repr(self) -> str:
+        """What the weights do not tell: records of another chain must not be taken for this one's."""
+        chain = f"{len(self.timesteps)} steps of {type(self.chain).__name__} from t = {self.timesteps[-1]:g}"
+        return f"sigma={self.sigma}, {chain}, seed={self.seed}"
+
     def forward(self, noisy: Tensor) -> Tensor:
         x = (2 * noisy - 1) * self.scale
         options = self._step_options(noisy)

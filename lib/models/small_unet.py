@@ -6,15 +6,18 @@ from diffusers import UNet2DModel
 
 
 def digits_unet() -> UNet2DModel:
-    """A UNet for digits (N, 1, 8, 8) with 0.7 million parameters; useful after a minute on a CPU."""
+    """A UNet for digits (N, 1, 8, 8) with 0.65 million parameters; useful after a minute on a CPU.
+
+    Its only attention is in the middle: in the 4x4 blocks, too, it costs a tenth of the epochs and denoises no better.
+    """
     return UNet2DModel(
         sample_size=8,
         in_channels=1,
         out_channels=1,
         layers_per_block=1,
         block_out_channels=(32, 64),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),  # attention at 4x4 only
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
         attention_head_dim=16,
         norm_num_groups=8,  # the default 32 would be one channel a group in the first block
     )

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
@@ -81,14 +84,16 @@ def train(
 
     `dataset` yields (float image (C, H, W) in [0, 1], label). Writes <directory>/<recipe.hash>.safetensors and a
     .json with the recipe beside it; a killed run goes on after its last whole epoch and ends with the same weights.
-    `progress` is told the number of epochs done.
+    Where another process is training the recipe, this one waits and loads what comes out. `progress` is told the number
+    of epochs done. ValueError where a file of an earlier run is damaged: it is neither used nor overwritten.
     """
     path = Path(directory) / f"{recipe.hash}.safetensors"
     model = _seeded_build(recipe, build).to(device)
-    if path.exists():
-        model.load_state_dict(safetensors.torch.load_file(path, device=str(device)))
-    else:
-        _fit(recipe, model, objective, dataset, path, torch.device(device), progress)
+    if not path.exists():
+        with _alone(path):
+            if not path.exists():  # asked again: another process may have made it while this one waited
+                _fit(recipe, model, objective, dataset, path, torch.device(device), progress)
+    _load(model, path)
     return model.eval().requires_grad_(False)
 
 
@@ -113,11 +118,42 @@ def _fit(
         state.save(resume, epoch + 1)
         if progress:
             progress(epoch + 1)
-    model.load_state_dict(state.weights())
-    facts = {"recipe": dataclasses.asdict(recipe), "seconds_of_last_process": round(time.monotonic() - started, 1)}
+    data = safetensors.torch.save({k: v.contiguous() for k, v in state.weights().items()})
+    facts = {"recipe": dataclasses.asdict(recipe), "sha256": hashlib.sha256(data).hexdigest(),
+             "seconds_of_last_process": round(time.monotonic() - started, 1)}  # fmt: skip
     atomic_write(path.with_suffix(".json"), json.dumps(facts, indent=2, sort_keys=True) + "\n")
-    atomic_write(path, safetensors.torch.save({k: v.contiguous() for k, v in model.state_dict().items()}))
+    atomic_write(path, data)
     resume.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time: a second one waits here."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        warnings.warn(f"{path} is being trained by another process; waiting for it", stacklevel=4)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+        if path.exists():
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    """Put the weights of `path` into `model`. ValueError where they are not what was written, or do not fit."""
+    data, facts = path.read_bytes(), path.with_suffix(".json")
+    try:
+        written = json.loads(facts.read_text()).get("sha256") if facts.exists() else None
+        if written and hashlib.sha256(data).hexdigest() != written:
+            raise ValueError(f"its SHA-256 is not the one in {facts.name}")
+        model.load_state_dict(safetensors.torch.load(data))
+    except (ValueError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be used: {error}. Restore it, or delete it to train again") from None
 
 
 class _State:
@@ -162,11 +198,15 @@ class _State:
                  "schedule": self.schedule.state_dict(), "average": average, "epochs_done": epochs_done}  # fmt: skip
         buffer = io.BytesIO()
         torch.save(parts, buffer)
-        atomic_write(path, buffer.getvalue())
+        data = buffer.getvalue()
+        atomic_write(path, hashlib.sha256(data).digest() + data)  # torch.load would not notice a changed byte
 
     def load(self, path: Path, device: torch.device) -> int:
         """Take all of it up again; returns the number of epochs done."""
-        parts = torch.load(path, map_location=device, weights_only=True)
+        data = path.read_bytes()
+        if hashlib.sha256(data[32:]).digest() != data[:32]:
+            raise ValueError(f"{path} is damaged: its SHA-256 is wrong. Delete it to train from the first epoch")
+        parts = torch.load(io.BytesIO(data[32:]), map_location=device, weights_only=True)
         self.model.load_state_dict(parts["model"])
         if self.average is not None:
             self.average.load_state_dict(parts["average"])

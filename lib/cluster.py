@@ -1,0 +1,130 @@
+"""Certification on many machines: chunks of images as tasks of a Dask cluster, one record at the end.
+
+    with cluster("tcp://10.0.0.1:8786") as client:      # cluster() alone starts two workers on this machine
+        print(client.dashboard_link)
+        log = certify_distributed(client, classifier, data.test, ids, "runs/x/sigma_0.5", n0=100, n=10_000, alpha=0.001)
+
+Notebooks do it where $KIT_SCHEDULER names a scheduler, which `python -m lib.run ... --scheduler ADDRESS` sets. With
+dask-jobqueue on a Slurm cluster, one GPU a worker:
+
+    from dask_jobqueue import SLURMCluster
+    jobs = SLURMCluster(cores=1, processes=1, memory="32GB", walltime="08:00:00", job_extra_directives=["--gres=gpu:1"])
+    jobs.scale(16)                                      # jobs.scheduler_address is the ADDRESS
+
+By hand: `dask scheduler` on one machine, in this project's folder on the others `dask worker ADDRESS --nthreads 1`;
+with dask-cuda, `dask cuda worker ADDRESS` starts a worker for each GPU of its machine.
+Workers keep the code that they have imported: start them again after a change of lib.
+Needs what `pip install -e ".[cluster]"` installs.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lib.certification import _certify_group, append_all, groups_to_do, open_record, stack
+from lib.environment import describe
+from lib.records import Row, read_log
+from lib.sequential import StoppingRule
+from lib.smoothing import SmoothedClassifier
+
+try:
+    import dask
+    from distributed import Client, Future, LocalCluster
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f'{error}; a cluster needs: pip install -e ".[cluster]"') from None
+
+
+@contextmanager
+def cluster(address: str | None = None, workers: int = 2) -> Iterator[Client]:
+    """A client of the scheduler at `address`; without one, of `workers` processes here with one torch thread each.
+
+    Processes that were started here end with the block, those of an `address` do not. OSError where nobody answers.
+    """
+    if address:
+        with Client(address) as client:
+            yield client
+        return
+    # Any free port for the dashboard, and no limit of memory: by default Dask kills a worker that holds a large model.
+    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "memory_limit": 0}
+    with LocalCluster(n_workers=workers, **options) as local, Client(local) as client:
+        yield client
+
+
+def certify_distributed(
+    client: Client,
+    classifier: SmoothedClassifier,
+    dataset: Dataset,
+    ids: Sequence[int],
+    path: str | Path,
+    *,
+    n0: int,
+    n: int,
+    alpha: float,
+    rule: StoppingRule | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> pd.DataFrame:
+    """`certify_dataset` on the workers of `client`: the same arguments, the same record, times aside.
+
+    A chunk is what `certify_dataset` takes together, so every batch has the same composition wherever it is computed.
+    (Workers of another kind of processor may round logits otherwise, as a local run there would.) Images are read here
+    and travel with their chunk, the model travels once to each worker, which moves it to its own `device`.
+    This process alone writes, in the order of `ids`. A chunk on a worker that dies is computed again on another; after
+    the fourth death Dask gives it up with KilledWorker. Where this process dies, the next call takes up its record.
+    """
+    how = {"n0": n0, "n": n, "alpha": alpha, "rule": rule, "device": str(device)}
+    with open_record(classifier, ids, path, **how, facts=facts) as record:
+        chunks = (_chunk(dataset, group) for group in groups_to_do(record, classifier.batch_size, n0, rule))
+        append_all(record, _in_order(client, classifier, partial(_certify_chunk, **how), chunks), progress)
+        if not record.complete:
+            record.finish(client.submit(describe, str(device), pure=False).result())
+    return read_log(record.path)
+
+
+Chunk = dict[int, tuple[Tensor, int]]  # image id -> image (C, H, W) and label
+
+
+def _chunk(dataset: Dataset, ids: Sequence[int]) -> Chunk:
+    images, labels = stack(dataset, ids)
+    return {i: (image.clone(), label) for i, image, label in zip(ids, images, labels.tolist(), strict=True)}
+
+
+def _certify_chunk(classifier: SmoothedClassifier, chunk: Chunk, device: str, **how: object) -> list[Row]:
+    classifier.base.to(device)  # in place: the worker's copy stays there for the chunks to come
+    return _certify_group(classifier, chunk, list(chunk), device=device, **how)
+
+
+def _in_order(
+    client: Client, classifier: SmoothedClassifier, certify: Callable, chunks: Iterable[Chunk]
+) -> Iterator[list[Row]]:
+    """The rows of `chunks`, in order. As many are on their way as keep all workers busy; not more: images are large."""
+    model, waiting = None, deque()
+    for chunk in chunks:
+        model = model or _submit(client, copy.copy, _on_cpu(classifier))
+        waiting.append(_submit(client, certify, model, chunk))
+        if len(waiting) >= max(16, 2 * sum(client.nthreads().values())):
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _on_cpu(classifier: SmoothedClassifier) -> SmoothedClassifier:
+    """A copy that a machine without this one's devices can open."""
+    classifier = copy.copy(classifier)
+    classifier.base = copy.deepcopy(classifier.base).cpu()
+    return classifier
+
+
+def _submit(client: Client, function: Callable, *arguments: object) -> Future:
+    # A model is an argument of a task, not scattered: what a dead worker held is then made again, not lost.
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}):
+        return client.submit(function, *arguments, pure=False)

@@ -1,0 +1,39 @@
+"""The committed records are what they say: counts and radii agree, and the README's figure can be drawn from them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib.bounds import certified_radius, lower_confidence_bound
+from lib.records import read_log
+from lib.smoothing import ABSTAIN
+from lib.tables import certified_accuracy
+from results.figures import SIGMAS
+
+RESULTS = Path(__file__).parents[1] / "results"
+RECORDS = sorted(RESULTS.glob("digits/01_*.tsv"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_every_radius_follows_from_the_counts_beside_it(path):
+    log = read_log(path)
+    exact = certified_radius(lower_confidence_bound(log["n_a"], log["n"], log["alpha"]), log["sigma"])
+    assert (log["radius"] <= exact).all() and np.allclose(log["radius"], exact, atol=1.1e-6)
+    assert ((log["predict"] == ABSTAIN) == (exact == 0)).all()
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_every_record_has_a_manifest_that_agrees_with_its_rows(path):
+    log, parameters = read_log(path), json.loads(path.with_suffix(".json").read_text())["parameters"]
+    for name in ("sigma", "n0", "n", "alpha", "seed"):
+        assert (log[name] == parameters[name]).all()
+    assert len(log) == 500
+
+
+def test_the_records_of_the_readmes_figure_are_there_and_ordered_as_the_paper_says():
+    logs = [read_log(RESULTS / f"digits/01_train_{s}-test_{s}.tsv") for s in SIGMAS]
+    at_zero = [certified_accuracy(log, 0.0) for log in logs]
+    reach = [log["radius"].max() for log in logs]
+    assert at_zero == sorted(at_zero, reverse=True) and reach == sorted(reach)
