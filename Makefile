@@ -1,7 +1,7 @@
 # Two commands do everything: `make` reproduces the papers on digits, `make test` checks the kit.
 
 .DEFAULT_GOAL := reproduce
-.PHONY: reproduce all test figures lab bench clean help
+.PHONY: reproduce all test figures lab bench sweep clean help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROFILE ?= digits
@@ -25,6 +25,9 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab
 bench: $(INSTALLED) ## samples a second, as ratios to the bare forward pass and to the papers' loop
 	$(RUN) benchmarks.throughput
 
+sweep: $(INSTALLED) ## run a notebook over a grid of parameters: make sweep GRID=sweeps/example.yaml
+	$(RUN) lib.sweep $(GRID)
+
 figures: $(INSTALLED) ## draw the README's figure again from the committed records
 	$(RUN) results.figures
 
@@ -39,6 +42,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages into $(VENV): some minutes, 6 GB on Linux, where torch brings CUDA"
-	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cluster,dev]"
 	$(RUN) lib.environment
 	@touch $@

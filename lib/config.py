@@ -140,7 +140,7 @@ class DenoisedSmoothing(NoiseTraining):
     mse: str = parameter("60 epochs of 64, adam 1e-3", "how a denoiser learns to restore images", **TRAINING)
     stab: str = parameter("60 epochs of 64, adam 1e-3", "how one learns from scratch to keep f's answers", **TRAINING)
     stab_mse: tuple[str, ...] = parameter(
-        ("20 epochs of 64, adam 1e-3", "20 epochs of 64, sgd 1e-2"),
+        ("20 epochs of 64, adam 1e-3", "10 epochs of 64, sgd 1e-2"),
         "ways to fine-tune the MSE denoiser to it; the best on held-out images is kept", **TRAINING,
     )  # fmt: skip
 

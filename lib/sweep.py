@@ -26,20 +26,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
-import pandas as pd
 import yaml
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from lib import figures, tables
 from lib.config import refuse_unknown
 from lib.jobs import Job, check_kernel, inputs_hash, notebook_path, plan_one, up_to_date
-from lib.records import read_log
-from lib.run import DAY, NotebookFailed, run, shown
-
-RADII = np.arange(0, 2.5, 0.25)  # of the papers' tables
+from lib.run import DAY, NotebookFailed, run
 
 
 @dataclass(frozen=True)
@@ -97,7 +88,8 @@ class Grid:
         """Every combination for every notebook. ValueError or FileNotFoundError for the first that is wrong."""
         check_kernel()
         combinations = [dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values())]
-        return [self._point(notebook_path(name), varied) for name in self.notebooks for varied in combinations]
+        points = [self._point(notebook_path(name), varied) for name in self.notebooks for varied in combinations]
+        return list({point.job.folder: point for point in points}.values())  # a value that was listed twice runs once
 
     def _point(self, notebook: Path, varied: dict[str, Any]) -> Point:
         values = self.parameters | varied | {"run_dir": self.run_dir}
@@ -149,59 +141,6 @@ def _share_weights(folder: Path) -> None:
         (folder / "weights").symlink_to("../weights", target_is_directory=True)
 
 
-Logs = list[tuple[Point, str, pd.DataFrame]]  # point, name of the record, log
-
-
-def finished_logs(points: Sequence[Point]) -> Logs:
-    """The records that the points have made."""
-    paths = [(point, path) for point in points for path in sorted((point.job.folder / "records").glob("*.tsv"))]
-    return [(point, path.stem.rpartition("-")[0], read_log(path)) for point, path in paths]
-
-
-def table(logs: Logs) -> pd.DataFrame:
-    """A row a record: the point, certified accuracy at the papers' radii as far as any reaches, ACR."""
-    rows = []
-    for point, record, log in logs:
-        accuracy = dict(zip(map("{:g}".format, RADII), tables.certified_accuracy(log, RADII)))
-        varied = {name: str(value) if isinstance(value, list) else value for name, value in point.varied.items()}
-        names = {"notebook": point.job.name, "run": point.job.folder.name, "record": record}
-        rows.append(names | varied | accuracy | {"ACR": tables.average_certified_radius(log)})
-    result = pd.DataFrame(rows)
-    return result.drop(columns=[name for name in map("{:g}".format, RADII[1:]) if not result[name].any()])
-
-
-def figure(logs: Logs) -> Figure:
-    """Certified accuracy against radius: a panel for each record of a notebook, a curve for each point that made it."""
-    names = list(dict.fromkeys((point.job.name, record) for point, record, _ in logs))
-    radii = np.linspace(0, 1.05 * max(1e-6, *(log["radius"].max() for *_, log in logs)), 400)
-    rows, columns = -(-len(names) // 3), min(len(names), 3)
-    with mpl.rc_context(figures.STYLE):
-        result = Figure((4.6 * columns + 1, 4.2 * rows), layout="constrained")
-        FigureCanvasAgg(result)
-        for place, name in enumerate(names, start=1):
-            axes = result.add_subplot(rows, columns, place, title="\n".join(name), xlabel="l2 radius", ylim=(0, 1.02))
-            for i, (point, _, log) in enumerate(entry for entry in logs if (entry[0].job.name, entry[1]) == name):
-                # 49 pairs of colour and line style before one comes again
-                style = {"color": figures.PALETTE[i % 7], "linestyle": figures.LINE_STYLES[(i + i // 7) % 7]}
-                axes.plot(radii, tables.certified_accuracy(log, radii), label=point.setting, **style)
-            axes.legend(fontsize="small")
-        result.supylabel("certified accuracy")
-    return result
-
-
-def publish(points: Sequence[Point], folder: Path, name: str) -> None:
-    """Write the table and the figure over all records of the points that are complete."""
-    logs = finished_logs(points)
-    if not logs:
-        print("no finished run has a record, so there is no table and no figure")
-        return
-    tables.save(table(logs), folder / "all", "{:.3f}".format)
-    alt = f"Certified accuracy against radius in the sweep {name}: a panel a record, a curve a point of the grid."
-    figures.save(figure(logs), folder / "certified_accuracy", alt, name)
-    print(f"table     {shown(folder / 'all')}{{.csv,.md,.tex}}")
-    print(f"figure    {shown(folder / 'certified_accuracy')}{{.png,.pdf,.svg}}")
-
-
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Leaves with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(prog="python -m lib.sweep", description="Run notebooks over a grid of parameters.")
@@ -214,7 +153,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the sweep: 0 all points are complete, 1 some failed, 2 wrong input, nothing started."""
+    """Run the sweep: 0 all points are complete, 1 some failed, 2 wrong input, nothing started, 130 Ctrl-C."""
     options = arguments(argv)
     try:
         grid = Grid.read(options.grid)
@@ -224,12 +163,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     todo = [point for point in points if not up_to_date(point.job)]
     print(f"{len(points)} points, {len(points) - len(todo)} complete", flush=True)
-    failures = []
-    for i, (point, failure) in enumerate(outcomes(todo, options.timeout, options.workers, options.scheduler), start=1):
-        print(f"[{i}/{len(todo)}] {point.job.name}, {point.setting}: {'failed' if failure else 'done'}", flush=True)
-        failures += [f"{point.setting}: {failure}"] if failure else []
-    publish([point for point in points if up_to_date(point.job)], points[0].job.folder.parent, grid.name)
-    for failure in failures:
+    failures: dict[str, str] = {}  # by folder
+    try:
+        for point, failure in outcomes(todo, options.timeout, options.workers, options.scheduler):
+            print(f"{point.job.name}, {point.setting}: {'failed' if failure else 'done'}", flush=True)
+            failures |= {point.job.config.run_dir: f"{point.setting}: {failure}"} if failure else {}
+    except KeyboardInterrupt:
+        print("lib.sweep: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    from lib.overview import publish  # it imports torch, for seconds, which a wrong grid and the workers do without
+
+    complete = [point for point in points if point.job.config.run_dir not in failures]
+    publish(complete, points[0].job.folder.parent, grid.name)
+    for failure in failures.values():
         print(f"lib.sweep: {failure}", file=sys.stderr)
     return int(bool(failures))
 

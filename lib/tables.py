@@ -119,13 +119,15 @@ def published(name: str) -> pd.DataFrame:
 def as_printed(numbers: pd.DataFrame) -> pd.DataFrame:
     """Numbers in percent as the papers print them, "(clean) certified": a row a method, a column a radius.
 
-    `numbers`: columns method, radius, certified_accuracy and clean_accuracy, as `published` gives them. Methods stay in
-    their order; what has no row is missing, and where no clean accuracy is known the parentheses are.
+    `numbers`: columns radius, certified_accuracy and clean_accuracy, and any others, which say what the row is about,
+    as `published` gives them. Rows keep their order. A radius without a number is missing; where no clean accuracy is
+    known the parentheses are.
     """
+    what = [column for column in numbers if column not in ("radius", "certified_accuracy", "clean_accuracy")]
     certified = numbers["certified_accuracy"].map("{:.1f}".format)
     clean = numbers["clean_accuracy"].map(lambda percent: "" if pd.isna(percent) else f"({percent:.1f}) ")
-    cells = numbers.assign(cell=clean + certified).pivot(index="method", columns="radius", values="cell")
-    return cells.loc[numbers["method"].unique()]
+    cells = numbers.assign(cell=clean + certified).pivot(index=what, columns="radius", values="cell")
+    return cells.loc[list(dict.fromkeys(numbers[what].itertuples(index=False, name=None)))]
 
 
 def _certified(log: pd.DataFrame) -> pd.DataFrame:

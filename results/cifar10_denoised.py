@@ -20,11 +20,11 @@ from lib.models import Denoised
 from lib.records import atomic_write
 
 RECORDS = Path(__file__).parent / "cifar10_jpeg_denoised"
-TRAINED_ON = 8000  # images, of 50,000: a denoiser of 8 layers learns enough from them in minutes
+TRAINED_ON = 8000  # images, 1000 of them held out: a denoiser of 8 layers learns enough from them in minutes
 
 
 def settings(data: Path, weights: Path) -> DenoisedSmoothing:
-    """A short profiles/cifar10.yaml: one noise level, a tenth of the denoiser, 1000 steps of MSE and 500 of Stab."""
+    """A short profiles/cifar10.yaml: one noise level, a tenth of the denoiser, 876 steps of MSE and 438 of Stab."""
     return DenoisedSmoothing(
         dataset="folder", data_dir=str(data.resolve()), run_dir="runs/cifar10_jpeg", skip=100, images=100, n=500,
         arch="cifar_resnet20", classifier=str(weights.resolve()), sigmas=(0.25,), augment=True,

@@ -1,0 +1,139 @@
+"""Certification on worker processes: the same record as here, whoever dies on the way."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+from test_certification import DATASET, RULE
+from test_records import without_time
+from torch import nn
+from toys import hyperplane
+
+from lib import certification, methods
+from lib.certification import certify_dataset
+from lib.config import Common
+from lib.datasets import Data
+from lib.smoothing import SmoothedClassifier
+
+pytest.importorskip("distributed", reason="a cluster needs: pip install -e '.[cluster]'")
+
+from lib.cluster import certify_distributed, cluster
+
+IDS = list(range(24))
+
+
+class Slow(nn.Module):
+    """A hyperplane that takes its time, so that there is a middle to be killed in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plane = hyperplane()
+
+    def forward(self, images):
+        time.sleep(0.02)
+        return self.plane(images)
+
+
+@pytest.fixture(scope="module")
+def client():
+    with cluster(workers=2) as client:
+        yield client
+
+
+def arguments(folder, rule=None):
+    classifier = SmoothedClassifier(Slow().eval(), 0.5, 2, batch_size=300)  # three images a chunk, of a rule 24
+    return (classifier, DATASET, IDS, folder / "log"), {"n0": 100, "n": 400, "alpha": 0.001, "rule": rule}
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """The record of a run in this process."""
+    folder = tmp_path_factory.mktemp("local")
+    positional, named = arguments(folder)
+    certify_dataset(*positional, **named)
+    return next(folder.glob("*.tsv"))
+
+
+def record(folder):
+    return next(folder.glob("*.tsv"))
+
+
+def test_the_record_has_the_name_and_the_bytes_of_a_local_run(client, local, tmp_path):
+    positional, named = arguments(tmp_path)
+    told = []
+    certify_distributed(client, *positional, **named, progress=told.append)
+    assert told == list(range(0, 25, 3))
+    assert record(tmp_path).name == local.name and without_time(record(tmp_path)) == without_time(local)
+    assert json.loads(record(tmp_path).with_suffix(".json").read_text())["environment"]["device"] == "cpu"
+
+
+def test_a_stopping_rule_gives_the_record_of_a_local_run(client, tmp_path):
+    positional, named = arguments(tmp_path / "here", RULE)
+    certify_dataset(*positional, **named)
+    certify_distributed(client, *arguments(tmp_path / "there", RULE)[0], **named)
+    assert without_time(record(tmp_path / "there")) == without_time(record(tmp_path / "here"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_worker_killed_in_the_middle_costs_only_its_chunk(client, local, tmp_path):
+    workers = client.run(os.getpid)
+    killed = []
+
+    def kill_a_busy_worker(done):
+        if done >= 3 and not killed:
+            address = next(address for address, tasks in client.processing().items() if tasks)
+            os.kill(workers[address], signal.SIGKILL)
+            killed.append(address)
+
+    positional, named = arguments(tmp_path)
+    certify_distributed(client, *positional, **named, progress=kill_a_busy_worker)
+    assert killed and without_time(record(tmp_path)) == without_time(local)
+    client.wait_for_workers(2, timeout=60)
+    assert killed[0] not in client.run(os.getpid)  # another process has taken its place
+
+
+def test_a_run_whose_own_process_stops_goes_on_from_its_record(client, local, tmp_path):
+    class Stopped(BaseException):
+        pass
+
+    def stop(done):
+        if done >= 6:
+            raise Stopped
+
+    positional, named = arguments(tmp_path)
+    with pytest.raises(Stopped):
+        certify_distributed(client, *positional, **named, progress=stop)
+    assert not list(tmp_path.glob("*.tsv"))
+    told = []
+    certify_distributed(client, *positional, **named, progress=told.append)
+    assert told[0] == 6 and without_time(record(tmp_path)) == without_time(local)
+
+
+def test_a_finished_record_is_read_without_the_cluster(local):
+    positional, named = arguments(local.parent)
+    assert certify_distributed(None, *positional, **named)["idx"].tolist() == IDS
+
+
+def test_an_error_in_a_chunk_comes_back_and_lets_go_of_the_record(client, tmp_path):
+    positional, named = arguments(tmp_path)
+    positional[0].base.train()
+    with pytest.raises(ValueError, match="base is in training mode"):
+        certify_distributed(client, *positional, **named)
+    positional[0].base.eval()
+    certify_distributed(client, *positional, **named)
+
+
+def test_notebooks_certify_on_the_cluster_that_the_environment_names(client, tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_SCHEDULER", client.scheduler.address)
+    monkeypatch.setattr(certification, "_certify_group", lambda *_: pytest.fail("certified here"))
+    data = Data("halves", DATASET, DATASET, 2, ("0", "1"), (1, 3, 4), (0.5,), (0.5,))
+    cfg = Common(run_dir=str(tmp_path), n=400, batch_size=300)
+    assert len(methods.certified(cfg, data, hyperplane(), 0.5, "log", IDS)) == 24
+
+
+def test_every_worker_here_computes_with_one_thread_and_keeps_its_memory(client):
+    assert set(client.run(torch.get_num_threads).values()) == {1}
+    assert set(client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == {None}
