@@ -46,7 +46,7 @@ def certify_dataset(
     """
     with open_record(classifier, ids, path, n0, n, alpha, rule, device, facts) as record:
         groups = groups_to_do(record, classifier.batch_size, n0, rule)
-        rows = (_certify_group(classifier, dataset, group, n0, n, alpha, rule, device) for group in groups)
+        rows = (certify_group(classifier, dataset, group, n0, n, alpha, rule, device) for group in groups)
         append_all(record, rows, progress)
         record.finish(describe(str(device)))
     return read_log(record.path)
@@ -129,7 +129,7 @@ def _groups(ids: Sequence[int], batch_size: int, n0: int, rule: StoppingRule | N
     return [ids[first : first + size] for first in range(0, len(ids), size)]
 
 
-def _certify_group(
+def certify_group(
     classifier: SmoothedClassifier,
     dataset: Dataset,
     ids: Sequence[int],
@@ -139,6 +139,7 @@ def _certify_group(
     rule: StoppingRule | None,
     device: torch.device | str,
 ) -> list[Row]:
+    """The rows of one group: the unit of work, here or on a worker of a cluster."""
     started = time.perf_counter()
     images, labels = stack(dataset, ids)
     if rule is None:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lib.certification import _certify_group, append_all, groups_to_do, open_record, stack
+from lib.certification import append_all, certify_group, groups_to_do, open_record, stack
 from lib.environment import describe
 from lib.records import Row, read_log
 from lib.sequential import StoppingRule
@@ -107,7 +107,7 @@ def _chunk(dataset: Dataset, ids: Sequence[int]) -> Chunk:
 
 def _certify_chunk(classifier: SmoothedClassifier, chunk: Chunk, device: str, **how: object) -> list[Row]:
     classifier.base.to(device)  # in place: the worker's copy stays there for the chunks to come
-    return _certify_group(classifier, chunk, list(chunk), device=device, **how)
+    return certify_group(classifier, chunk, list(chunk), device=device, **how)
 
 
 def _in_order(

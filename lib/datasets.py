@@ -154,14 +154,10 @@ def _cifar10(folder: Path, download: bool) -> Data:
 
 def _imagenet(folder: Path, _: bool) -> Data:
     if not (folder / "val").is_dir():
-        raise FileNotFoundError(
-            f"no folder {str(folder / 'val')!r}. " + IMAGENET_HELP.format(folder=str(folder))
-        )
+        raise FileNotFoundError(f"no folder {str(folder / 'val')!r}. " + IMAGENET_HELP.format(folder=str(folder)))
     data = _lazy("imagenet", *_image_folders(folder, "val"))
     if data.num_classes != 1000:
-        raise ValueError(
-            f"ImageNet has 1000 classes, {str(folder)!r} has {data.num_classes}: load it as 'folder'"
-        )
+        raise ValueError(f"ImageNet has 1000 classes, {str(folder)!r} has {data.num_classes}: load it as 'folder'")
     return data
 
 
@@ -173,9 +169,7 @@ def _folder(folder: Path, _: bool) -> Data:
     """
     split = next((split for split in ("test", "val") if (folder / split).is_dir()), None)
     if split is None:
-        raise FileNotFoundError(
-            f"{str(folder)!r} needs test/<class>/ or val/<class>/, and train/<class>/ to train"
-        )
+        raise FileNotFoundError(f"{str(folder)!r} needs test/<class>/ or val/<class>/, and train/<class>/ to train")
     train, test = _image_folders(folder, split)
     width, height = test[0][0].size
     if max(width, height) > SMALL_SIDE:
@@ -195,9 +189,7 @@ def _image_folders(folder: Path, test_split: str) -> "tuple[ImageFolder | None, 
     train = ImageFolder(folder / "train")
     if train.classes != test.classes:
         differ = sorted(set(train.classes) ^ set(test.classes))
-        raise ValueError(
-            f"{str(folder)!r}: train/ and {test_split}/ must hold the same classes, not {differ[:5]}"
-        )
+        raise ValueError(f"{str(folder)!r}: train/ and {test_split}/ must hold the same classes, not {differ[:5]}")
     return train, test
 
 
@@ -214,9 +206,7 @@ def _transform(random: bool) -> "Compose":
     """Random crop and flip to train, Resize 256 and CenterCrop 224 to test (Cohen et al.'s public code)."""
     from torchvision import transforms as T
 
-    crop = (
-        (T.RandomResizedCrop(224), T.RandomHorizontalFlip()) if random else (T.Resize(256), T.CenterCrop(224))
-    )
+    crop = (T.RandomResizedCrop(224), T.RandomHorizontalFlip()) if random else (T.Resize(256), T.CenterCrop(224))
     return T.Compose([*crop, T.ToTensor()])
 
 

@@ -19,7 +19,8 @@ from typing import Any
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 
-from lib.config import NOTEBOOKS, Common, field_names, load_profile, parse, refuse_unknown
+from lib.checks import refuse_unknown
+from lib.config import NOTEBOOKS, Common, field_names, load_profile, parse
 from lib.environment import PROJECT_ROOT
 
 OUTPUT_FOLDERS = ("figures", "tables", "records")

@@ -46,9 +46,7 @@ def read_log(path: str | Path) -> pd.DataFrame:
     return log
 
 
-def detect_alpha(
-    log: pd.DataFrame, sigma: float, n: int, candidates: Sequence[float] = (0.001, 0.01)
-) -> float | None:
+def detect_alpha(log: pd.DataFrame, sigma: float, n: int, candidates: Sequence[float] = (0.001, 0.01)) -> float | None:
     """The alpha among `candidates` at which `log` was certified, or None where it cannot be told.
 
     n samples can give only n/2 different radii, a ladder that depends on alpha. Near the top and near 0 its

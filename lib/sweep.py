@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from lib.config import refuse_unknown
+from lib.checks import refuse_unknown
 from lib.jobs import Job, check_kernel, inputs_hash, notebook_path, plan_one, up_to_date
 from lib.run import DAY, NotebookFailed, run
 

@@ -88,9 +88,7 @@ def to_latex(table: pd.DataFrame, formats: Format | Mapping[object, Format] = _p
     return _as_text(table, formats).to_latex(index=False, escape=True)
 
 
-def save(
-    table: pd.DataFrame, path_stem: str | Path, formats: Format | Mapping[object, Format] = _plain
-) -> list[Path]:
+def save(table: pd.DataFrame, path_stem: str | Path, formats: Format | Mapping[object, Format] = _plain) -> list[Path]:
     """Write `table` as path_stem.csv (all digits) and .md and .tex (to be read); returns the three paths.
 
     `formats` prints the floats of every column, or of the columns it names: `percent`, {"radius":

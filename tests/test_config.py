@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from lib import config
-from lib.config import NOTEBOOKS, Common, RandomizedSmoothing, load_profile, parameter, parse
+from lib.checks import parameter
+from lib.config import NOTEBOOKS, Common, RandomizedSmoothing, load_profile, parse
 
 PROFILES = sorted(path.stem for path in config.PROFILES.glob("*.yaml"))
 

@@ -12,9 +12,7 @@ from lib.models.openai_unet import PUBLISHED, OpenAIUNetConfig, convert, load_op
 from lib.models.small_unet import digits_unet
 from tests.openai_reference import ReferenceUNet
 
-CIFAR, IMAGENET = (
-    PUBLISHED[name].config for name in ("cifar10_uncond_50M_500K.pt", "256x256_diffusion_uncond.pt")
-)
+CIFAR, IMAGENET = (PUBLISHED[name].config for name in ("cifar10_uncond_50M_500K.pt", "256x256_diffusion_uncond.pt"))
 
 # Two small models of each style, with attention at some levels and with a level that keeps its width.
 IMPROVED = OpenAIUNetConfig(
@@ -197,9 +195,7 @@ def test_a_diffusers_folder_with_everything_at_its_top_loads_too(saved, tmp_path
     assert isinstance(load_diffusion(tmp_path / "flat")[0], UNet2DModel)
 
 
-@pytest.mark.parametrize(
-    "name", ["unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"]
-)
+@pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"])
 def test_a_folder_that_lacks_a_file_says_which(saved, name):
     (saved[1] / name).unlink()
     with pytest.raises(FileNotFoundError, match=name):

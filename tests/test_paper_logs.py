@@ -18,11 +18,7 @@ CARLINI = HEADER + "".join(
     )
 )
 PREDICT = "idx\tlabel\tpredict\tcorrect\ttime\n0\t3\t3\t1\t0:00:01.5\n20\t7\t-1\t0\t0:00:00.158496\n"
-ATTACKED = (
-    "idx\tlabel\tpredict\tbasePredict\tcorrect\ttime\n"
-    "0\t3\t3\t5\t1\t0:00:01.5\n"
-    "1\t8\t-1\t8\t0\t1 day, 0:00:01\n"
-)
+ATTACKED = "idx\tlabel\tpredict\tbasePredict\tcorrect\ttime\n0\t3\t3\t5\t1\t0:00:01.5\n1\t8\t-1\t8\t0\t1 day, 0:00:01\n"
 
 
 @pytest.fixture

@@ -96,9 +96,7 @@ def test_a_log_at_alpha_001_comes_out_as_published_when_certified_again(file):
     assert f"{average_certified_radius(log):.3f}" == f"{file['recertified_average_radius']:.3f}"
 
 
-@pytest.mark.parametrize(
-    ("n", "correct", "abstain"), [(100, 65.8, 9.3), (1000, 68.0, 3.1), (10_000, 68.7, 1.1)]
-)
+@pytest.mark.parametrize(("n", "correct", "abstain"), [(100, 65.8, 9.3), (1000, 68.0, 3.1), (10_000, 68.7, 1.1)])
 def test_the_predict_logs_give_the_accuracies_of_their_first_450_images(n, correct, abstain):
     log = read_log(_LOGS / f"cohen2019_released/predict/imagenet/resnet50/noise_0.25/test/N_{n}").head(450)
     assert round(100 * log["correct"].mean(), 1) == correct

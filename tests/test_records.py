@@ -224,6 +224,7 @@ def test_the_first_six_columns_are_those_of_the_papers_logs(path):
     assert header.split("\t")[:6] == ["idx", "label", "predict", "radius", "correct", "time"]
     assert first == "0\t0\t-1\t0.000000\t0\t0.500\t100\t1000\t900\t0\t0.25\t0.001\t0\t0"
 
+
 def test_rows_out_of_order_are_refused_and_not_written(path):
     with Record(path, PARAMETERS, IDS) as record:
         record.append([row(0)])

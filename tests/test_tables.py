@@ -103,9 +103,7 @@ def test_percents_are_rounded_to_nearest_and_radii_down():
     assert printed == ("71.5", "0.0", "0.976", "0.100")
 
 
-TABLE = pd.DataFrame(
-    {"method": ["a|b", "50% & more"], "radius": [0.2509, 0.5], "certified_accuracy": [2 / 3, None]}
-)
+TABLE = pd.DataFrame({"method": ["a|b", "50% & more"], "radius": [0.2509, 0.5], "certified_accuracy": [2 / 3, None]})
 FORMATS = {"radius": rounded_radius, "certified_accuracy": percent}
 
 

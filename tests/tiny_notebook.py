@@ -8,7 +8,8 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lib import jobs, run
-from lib.config import Common, parameter
+from lib.checks import parameter
+from lib.config import Common
 
 
 @dataclass(frozen=True)

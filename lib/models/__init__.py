@@ -80,9 +80,7 @@ def load_classifier(
     if library and (arch or normalization):
         raise ValueError(f"{name_or_path} takes neither arch={arch!r} nor normalization={normalization!r}")
     if not library and (weights != "published" or label_map is not None):
-        raise ValueError(
-            f"weights={weights!r} and label_map={label_map!r} are for 'timm:' and 'torchvision:' names"
-        )
+        raise ValueError(f"weights={weights!r} and label_map={label_map!r} are for 'timm:' and 'torchvision:' names")
     if library:
         classifier = load_pretrained(str(name_or_path), data, weights, label_map)
     else:
@@ -118,18 +116,14 @@ def load_denoiser(path: str | Path, arch: str | None = None) -> nn.Module:
 
 def _known_arch(arch: str | None, path: str | Path) -> str:
     if arch is None:
-        raise ValueError(
-            f"{path} does not name its architecture: pass arch, for example arch='cifar_resnet20'"
-        )
+        raise ValueError(f"{path} does not name its architecture: pass arch, for example arch='cifar_resnet20'")
     return arch
 
 
 def _network(arch: str, data: Data) -> nn.Module:
     shapes = {name: shape for shape, names in CLASSIFIERS.items() for name in names}
     if arch not in shapes:
-        raise ValueError(
-            f"arch must be 'timm:NAME', 'torchvision:NAME' or one of {sorted(shapes)}, got arch={arch!r}"
-        )
+        raise ValueError(f"arch must be 'timm:NAME', 'torchvision:NAME' or one of {sorted(shapes)}, got arch={arch!r}")
     if shapes[arch] != data.image_shape:
         raise ValueError(
             f"arch={arch!r} takes images {shapes[arch]}, the images of {data.name!r} are {data.image_shape}"
@@ -144,7 +138,5 @@ def _normalize(normalization: str, data: Data) -> Normalize:
         "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     }
     if normalization not in choices:
-        raise ValueError(
-            f"normalization must be one of {sorted(choices)}, got normalization={normalization!r}"
-        )
+        raise ValueError(f"normalization must be one of {sorted(choices)}, got normalization={normalization!r}")
     return Normalize(*choices[normalization])

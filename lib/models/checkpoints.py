@@ -59,9 +59,7 @@ def load_weights(network: nn.Module, checkpoint: Checkpoint, arch: str) -> None:
     ]
     problems = {"missing keys": missing, "unexpected keys": unexpected, "wrong shapes": misshaped}
     if any(problems.values()):
-        details = "; ".join(
-            f"{len(found)} {what}: {_few(found)}" for what, found in problems.items() if found
-        )
+        details = "; ".join(f"{len(found)} {what}: {_few(found)}" for what, found in problems.items() if found)
         raise ValueError(f"{checkpoint.path} does not fit arch={arch!r}: {details}")
     network.load_state_dict(state, strict=False)
 

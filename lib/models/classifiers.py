@@ -101,9 +101,7 @@ class CifarResNet(nn.Module):
         if depth < 8 or (depth - 2) % 6 != 0:
             raise ValueError(f"depth must be 6 n + 2 with n >= 1 (20, 32, 44, 56, 110), got depth={depth}")
         if shortcut not in ("A", "B"):
-            raise ValueError(
-                f"shortcut must be 'A' (padding) or 'B' (1x1 convolution), got shortcut={shortcut!r}"
-            )
+            raise ValueError(f"shortcut must be 'A' (padding) or 'B' (1x1 convolution), got shortcut={shortcut!r}")
         blocks = (depth - 2) // 6
         self.conv1 = conv3x3(3, 16)
         self.bn1 = nn.BatchNorm2d(16)

@@ -224,9 +224,7 @@ def load_diffusion(
     published = PUBLISHED[path.name]
     path = Path(folder) / path if path.parent == Path() else path
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no file {str(path)!r}: download it ({published.megabytes} MB) from {published.url}"
-        )
+        raise FileNotFoundError(f"no file {str(path)!r}: download it ({published.megabytes} MB) from {published.url}")
     return load_openai_unet(path, published.config, sha256 or published.sha256)
 
 

@@ -37,9 +37,7 @@ class PretrainedClassifier(nn.Module):
     of the data's class j.
     """
 
-    def __init__(
-        self, network: nn.Module, contract: InputContract, label_map: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, network: nn.Module, contract: InputContract, label_map: Sequence[int] | None = None) -> None:
         super().__init__()
         self.size = contract.size
         self.normalize = Normalize(contract.mean, contract.std)
@@ -96,9 +94,7 @@ def _create_timm(model: str, weights: str | None, head: dict) -> tuple[nn.Module
     from timm.data import resolve_model_data_config
 
     if weights not in (None, "published"):
-        raise ValueError(
-            f"timm's weights are part of the name ('timm:resnet18.a1_in1k'), got weights={weights!r}"
-        )
+        raise ValueError(f"timm's weights are part of the name ('timm:resnet18.a1_in1k'), got weights={weights!r}")
     try:
         network = timm.create_model(model, pretrained=weights is not None, **head)
     except RuntimeError as error:
@@ -128,18 +124,14 @@ def _resolve(label_map: Sequence[int] | str | None, data: Data) -> list[int] | N
         return None
     if label_map != "wnid":
         if isinstance(label_map, str) or len(set(label_map)) != data.num_classes:
-            raise ValueError(
-                f"label_map must be 'wnid' or {data.num_classes} different indices, got {label_map=}"
-            )
+            raise ValueError(f"label_map must be 'wnid' or {data.num_classes} different indices, got {label_map=}")
         return list(label_map)
     from timm.data import ImageNetInfo
 
     index = {wnid: i for i, wnid in enumerate(ImageNetInfo().label_names())}
     unknown = [name for name in data.class_names if name not in index]
     if unknown:
-        raise ValueError(
-            f"label_map='wnid' needs ImageNet ids (n01440764, …) as class names, got {unknown[:5]}"
-        )
+        raise ValueError(f"label_map='wnid' needs ImageNet ids (n01440764, …) as class names, got {unknown[:5]}")
     return [index[name] for name in data.class_names]
 
 
@@ -147,13 +139,9 @@ def _checked(classifier: PretrainedClassifier, name: str, data: Data) -> Pretrai
     """Send one image through: channels, size and classes of the network must be the data's."""
     channels = data.image_shape[0]
     if channels != len(classifier.normalize.mean):
-        raise ValueError(
-            f"{name} takes {len(classifier.normalize.mean)} channels, {data.name} has {channels}"
-        )
+        raise ValueError(f"{name} takes {len(classifier.normalize.mean)} channels, {data.name} has {channels}")
     classifier.eval()
-    with (
-        torch.no_grad()
-    ):  # not inference_mode: some networks cache tensors, which autograd must be able to use
+    with torch.no_grad():  # not inference_mode: some networks cache tensors, which autograd must be able to use
         raw = classifier.network(torch.zeros(1, channels, *classifier.size))
     label_map = classifier.label_map
     if label_map is None and raw.shape != (1, data.num_classes):
@@ -162,7 +150,5 @@ def _checked(classifier: PretrainedClassifier, name: str, data: Data) -> Pretrai
             f"network's index of each of {data.name}'s classes ('wnid' where their names are ImageNet ids)"
         )
     if label_map is not None and not 0 <= int(label_map.min()) <= int(label_map.max()) < raw.shape[-1]:
-        raise ValueError(
-            f"label_map must hold indices 0..{raw.shape[-1] - 1} of {name}, got {label_map.tolist()[:12]}"
-        )
+        raise ValueError(f"label_map must hold indices 0..{raw.shape[-1] - 1} of {name}, got {label_map.tolist()[:12]}")
     return classifier
