@@ -94,6 +94,7 @@ def train(
             if not path.exists():  # asked again: another process may have made it while this one waited
                 _fit(recipe, model, objective, dataset, path, torch.device(device), progress)
     _load(model, path)
+    model.zero_grad()  # the gradients of the last step would stay in memory
     return model.eval().requires_grad_(False)
 
 
