@@ -149,8 +149,12 @@ def summary(jobs: Sequence[Job]) -> str:
     lines = [f"notebook  {shown(job.file('.ipynb'))}" for job in jobs]
     formats: dict[Path, list[str]] = {}
     for path in dict.fromkeys(path for job in jobs for path in job.outputs()):  # notebooks share folders
-        formats.setdefault(path.with_suffix(""), []).append(path.suffix)
+        stem = path.parent if path.parent.name == "records" else path.with_suffix("")  # records are many
+        formats.setdefault(stem, []).append(path.suffix)
     for stem, endings in formats.items():
+        if stem.name == "records":
+            lines.append(f"records   {shown(stem)}: {endings.count('.tsv')} logs")
+            continue
         suffix = endings[0] if len(endings) == 1 else f"{{{','.join(endings)}}}"
         lines.append(f"{stem.parent.name:9} {shown(stem)}{suffix}")
     return "\n".join(lines)

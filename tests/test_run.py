@@ -58,6 +58,9 @@ def test_the_manifest_says_what_the_run_was_made_with(finished):
 def test_the_same_run_is_not_repeated_and_says_where_everything_is(finished, capsys, monkeypatch):
     monkeypatch.chdir(finished.folder)
     before = (finished.runs / "tiny.ipynb").read_bytes()
+    (finished.runs / "records").mkdir()
+    for name in ("a.tsv", "a.json", "b.tsv", "b.json"):
+        (finished.runs / "records" / name).touch()
     assert finished("-p", "rate", "0.001") == 0
     assert (finished.runs / "tiny.ipynb").read_bytes() == before
     assert capsys.readouterr().out.splitlines() == [
@@ -65,6 +68,7 @@ def test_the_same_run_is_not_repeated_and_says_where_everything_is(finished, cap
         "notebook  run/tiny.ipynb",
         "figures   run/figures/curve{.png,.svg}",
         "tables    run/tables/curve.svg",
+        "records   run/records: 2 logs",
     ]
 
 
