@@ -18,6 +18,7 @@ Needs what `pip install -e ".[cluster]"` installs.
 """
 
 import copy
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -57,12 +58,17 @@ def cluster(address: str | None = None, workers: int = 2) -> Iterator[Client]:
         return
     # Any free port for the dashboard, and no limit of memory: by default Dask kills a worker that holds a large model.
     options = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "memory_limit": 0}
-    with (
-        dask.config.set({TRIM: None}),
-        LocalCluster(n_workers=workers, **options) as local,
-        Client(local) as client,
-    ):
-        yield client
+    before = dict(os.environ)
+    try:
+        with (
+            dask.config.set({TRIM: None}),
+            LocalCluster(n_workers=workers, **options) as local,
+            Client(local) as client,
+        ):
+            yield client
+    finally:  # Dask leaves OMP_NUM_THREADS=1, which is meant for the workers, to whatever is started here afterwards
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def certify_distributed(

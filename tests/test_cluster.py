@@ -137,3 +137,10 @@ def test_notebooks_certify_on_the_cluster_that_the_environment_names(client, tmp
 def test_every_worker_here_computes_with_one_thread_and_keeps_its_memory(client):
     assert set(client.run(torch.get_num_threads).values()) == {1}
     assert set(client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == {None}
+
+
+def test_the_environment_is_left_as_it_was():
+    before = dict(os.environ)
+    with cluster(workers=1):
+        pass
+    assert dict(os.environ) == before
