@@ -190,6 +190,7 @@ def _parameters(
     stopping = {"rule": {"name": type(rule).__name__} | asdict(rule)} if rule else {}
     return stopping | {
         "weights": weights_hash(classifier.base),
+        "compute": getattr(classifier.base, "compute", "as torch is set"),
         "sigma": classifier.sigma,
         "n0": n0,
         "n": n,

@@ -31,6 +31,20 @@ TRAINING = {
     "example": "90 epochs of 256, adam 1e-3 (or: 90 epochs of 256, adam 1e-3, sgd 1e-4 after 50)",
 }
 
+# How f is computed in words, which lib.models.compute reads and explains.
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+OPTIONS = ("channels-last", "folded", "compiled", "cuda-graphs")
+COMPUTE = {
+    "pattern": rf"({'|'.join(PRECISIONS)})(, ({'|'.join(OPTIONS)}))*",
+    "example": "float32, tf32, bfloat16 or float16, then perhaps channels-last, folded, compiled, cuda-graphs",
+}
+
+# When an image has had enough samples, in words, which lib.methods turns into a rule of lib.sequential.
+STOP = {
+    "pattern": r"after n|at radii(?P<radii>(?: \d+(?:\.\d+)?)+)|within (?P<tolerance>\d+(?:\.\d+)?)",
+    "example": "after n, or at radii 0 0.25 0.5, or within 0.05",
+}
+
 
 def kit_root() -> Path:
     """The folder that `data_dir` and `run_dir` start from: $KIT_ROOT, else the project's root."""
@@ -54,8 +68,10 @@ class Common:
     images: int = parameter(500, "certify at most so many test images", min=1)
     n0: int = parameter(100, "noise samples that choose the class", min=1)
     n: int = parameter(10_000, "fresh noise samples that bound its probability", min=1)
+    stop: str = parameter("after n", "or sooner, an image at a time: at radii 0.25 0.5, within 0.05", **STOP)
     alpha: float = parameter(0.001, "chance that a certificate is wrong", above=0, below=1)
     batch_size: int = parameter(1000, "noisy images in one forward pass", min=1)
+    compute: str = parameter("float32", "precision and layout of networks: see lib/models/compute.py", **COMPUTE)
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -95,7 +111,6 @@ class NoiseTraining(Common):
     train_batch: int = parameter(64, "training images in one step", min=1)
     lr: float = parameter(0.05, "first learning rate", above=0)
     schedule: str = parameter("cosine", "learning rate over the epochs", pattern="step|cosine", example="step, cosine")
-    weight_decay: float = parameter(1.0e-4, "weight decay", min=0)
     augment: bool = parameter(False, "random crops and flips of the training images")
 
 

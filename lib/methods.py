@@ -11,18 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
 from lib.certification import certify_dataset, stack, weights_hash
-from lib.config import TRAINING, Common, DenoisedSmoothing, DiffusionDenoising, NoiseTraining, kit_root
+from lib.config import STOP, TRAINING, Common, DenoisedSmoothing, DiffusionDenoising, NoiseTraining, kit_root
 from lib.datasets import Data, holdout
 from lib.models import Denoised, build_classifier, build_denoiser, load_classifier
+from lib.models.compute import Computed
 from lib.models.pretrained import PREFIXES
 from lib.progress import progress
-from lib.sampling import class_counts
+from lib.sequential import AtRadii, StoppingRule, Tolerance
 from lib.smoothing import SmoothedClassifier
 from lib.training import Recipe, train
 from lib.training.objectives import Objective, classification, gaussian, mse, stability
@@ -39,7 +41,7 @@ def noise_trained_classifier(cfg: NoiseTraining, data: Data, sigma: float) -> nn
     """The base classifier of Cohen et al. 2019: trained on noise of level `sigma`; 0 is ordinary training."""
     recipe = Recipe(
         "gaussian", cfg.dataset, cfg.arch, sigma, epochs=cfg.epochs, batch_size=cfg.train_batch, lr=cfg.lr,
-        schedule=cfg.schedule, weight_decay=cfg.weight_decay, augment=cfg.augment, seed=cfg.seed,
+        schedule=cfg.schedule, augment=cfg.augment, compute=_for_training(cfg), seed=cfg.seed,
     )  # fmt: skip
     return train(
         recipe, lambda: build_classifier(cfg.arch, data), gaussian(sigma), data.train, cfg.run_path / "weights",
@@ -116,21 +118,24 @@ def held_out_stability(
     images = stack(held_out, ids)[0].to(cfg.device)
     shares = []
     for f in [classifiers] if isinstance(classifiers, nn.Module) else classifiers:
-        counts = class_counts(
-            Denoised(denoiser, f), images, ids, 20, sigma=sigma, num_classes=data.num_classes, seed=cfg.seed,
-            batch_size=cfg.batch_size,
-        )  # fmt: skip
-        answers = torch.cat([f(part).argmax(1) for part in images.split(cfg.batch_size)])
-        shares.append(counts.gather(1, answers[:, None]).sum().item() / counts.sum().item())
-    return sum(shares) / len(shares)
+        counts = smoothed(cfg, data, Denoised(denoiser, f), sigma).sample(images, ids, 20)
+        clean = Computed(f, cfg.compute)
+        answers = torch.cat([clean(part).argmax(1) for part in images.split(cfg.batch_size)]).cpu().numpy()
+        shares.append(np.take_along_axis(counts, answers[:, None], axis=1).sum() / counts.sum())
+    return float(np.mean(shares))
 
 
 def _mse_recipe(cfg: DenoisedSmoothing, data: Data, sigma: float, arch: str = "") -> Recipe:
     fit, _ = _split(cfg, data)
     return Recipe(
         "mse", f"{len(fit)} of {cfg.dataset}", arch or cfg.denoisers[0], sigma, schedule=cfg.schedule,
-        weight_decay=cfg.weight_decay, augment=cfg.augment, seed=cfg.seed, **_in_numbers(cfg.mse),
+        augment=cfg.augment, compute=_for_training(cfg), seed=cfg.seed, **_in_numbers(cfg.mse),
     )  # fmt: skip
+
+
+def _for_training(cfg: Common) -> str:
+    """`cfg.compute` as far as training takes it: gradients need batch statistics, and more range than float16 has."""
+    return re.sub("^float16", "bfloat16", cfg.compute).replace(", folded", "")
 
 
 def _in_numbers(training: str) -> dict[str, int | float | str]:
@@ -185,7 +190,7 @@ def diffusion_model(cfg: DiffusionDenoising, data: Data) -> tuple[nn.Module, "Sc
     recipe = Recipe(
         "ddpm, 1000 cosine steps", cfg.dataset, UNETS[data.image_shape].__name__, 0.0, epochs=cfg.epochs,
         batch_size=cfg.train_batch, optimizer="adam", lr=cfg.lr, weight_decay=0.0, schedule="cosine",
-        ema=cfg.ema, bfloat16=cfg.device.startswith("cuda"), seed=cfg.seed,
+        ema=cfg.ema, compute=_for_training(cfg), seed=cfg.seed,
     )  # fmt: skip
     unet = train(
         recipe, UNETS[data.image_shape], ddpm_loss(scheduler), data.train, cfg.run_path / "weights",
@@ -210,15 +215,29 @@ def diffusion_denoiser(
     return DiffusionDenoiser(*model, sigma, steps, sampler, timestep=cfg.timestep, seed=cfg.seed).eval()
 
 
+def smoothed(cfg: Common, data: Data, base: nn.Module, sigma: float) -> SmoothedClassifier:
+    """g, out of a network and a noise level: f is the network computed as `cfg.compute` says."""
+    f = Computed(base, cfg.compute)
+    return SmoothedClassifier(f, sigma, data.num_classes, seed=cfg.seed, batch_size=cfg.batch_size)
+
+
 def certified(
     cfg: Common, data: Data, base: nn.Module, sigma: float, name: str, ids: Sequence[int], n: int | None = None
 ) -> pd.DataFrame:
     """The certification log of `base` smoothed at level `sigma`, kept as run_dir/records/<name>-<hash>.tsv."""
-    smoothed = SmoothedClassifier(base, sigma, data.num_classes, seed=cfg.seed, batch_size=cfg.batch_size)
     return _certify(
-        smoothed, data.test, ids, cfg.run_path / "records" / name, n0=cfg.n0, n=n or cfg.n, alpha=cfg.alpha,
-        device=cfg.device, progress=progress(len(ids), f"certify {name}"), facts={"dataset": cfg.dataset},
+        smoothed(cfg, data, base, sigma), data.test, ids, cfg.run_path / "records" / name, n0=cfg.n0, n=n or cfg.n,
+        alpha=cfg.alpha, rule=_stopping_rule(cfg), device=cfg.device, progress=progress(len(ids), f"certify {name}"),
+        facts={"dataset": cfg.dataset},
     )  # fmt: skip
+
+
+def _stopping_rule(cfg: Common) -> StoppingRule | None:
+    """What `cfg.stop` says in words: none for "after n"."""
+    said = re.fullmatch(STOP["pattern"], cfg.stop)
+    if said["radii"]:
+        return AtRadii(radii=tuple(float(radius) for radius in said["radii"].split()))
+    return Tolerance(tolerance=float(said["tolerance"])) if said["tolerance"] else None
 
 
 def _certify(*arguments: Any, **settings: Any) -> pd.DataFrame:

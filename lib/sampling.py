@@ -6,7 +6,9 @@ worker or eight and at any batch size; two images, or two samples of one, never 
 The noise of a CPU and of a GPU differ, and logits may differ in the last bit between batch shapes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -39,7 +41,8 @@ def class_counts(
     `images` (N, C, H, W) float in [0, 1], on the device of `base`, which is in eval mode; `ids`: one whole number >= 0
     an image, the key of its noise (its index in the data set). Returns int64 (N, num_classes) there; rows sum to n.
     All samples form one queue that is cut into batches, so many images with few samples each are as fast as one with
-    many, and memory does not grow with n. `levels`: noise in whole steps of 1 / levels, safe from floating point, for
+    many, and memory does not grow with n. A batch for which there is not enough memory is halved, with a warning, and
+    the queue goes on in such batches. `levels`: noise in whole steps of 1 / levels, safe from floating point, for
     images that hold such steps (`lib.sound`; 255 for 8-bit images, 16 for the digits). `progress` is told the number of
     samples queued so far.
     ValueError for images outside [0, 1], a base in training mode, or any argument out of its range.
@@ -49,8 +52,17 @@ def class_counts(
     if levels is not None:
         check_on_grid(images, levels)
     counts = torch.zeros(len(ids), num_classes, dtype=torch.int64, device=images.device)
-    for done, owner, pieces in _batches(ids, n, start, batch_size, images.device):
-        _add_votes(counts, owner, base(_noisy(images[owner], pieces, sigma, seed, levels)))
+    done, total = 0, n * len(ids)
+    while done < total:
+        last = min(done + batch_size, total)
+        owner = torch.arange(done, last, device=images.device) // n
+        try:
+            noisy = _noisy(images[owner], _pieces(ids, n, start, done, last), sigma, seed, levels)
+            _add_votes(counts, owner, base(noisy))
+        except (RuntimeError, MemoryError) as error:
+            batch_size = _halved(last - done, error)
+            continue
+        done = last
         if progress:
             progress(done)
     return counts
@@ -59,18 +71,24 @@ def class_counts(
 Pieces = Sequence[tuple[int, int, int]]  # (image id, first sample, number of samples), one after the other
 
 
-def _batches(
-    ids: Sequence[int], n: int, start: int, batch_size: int, device: torch.device
-) -> Iterator[tuple[int, Tensor, Pieces]]:
-    """The queue of all samples, cut into batches: (samples so far, position of each row's image, which samples)."""
-    total = n * len(ids)
-    for first in range(0, total, batch_size):
-        last = min(first + batch_size, total)
-        pieces = []
-        for position in range(first // n, -(-last // n)):
-            begin, end = max(first - position * n, 0), min(last - position * n, n)
-            pieces.append((ids[position], start + begin, end - begin))
-        yield last, torch.arange(first, last, device=device) // n, pieces
+def _pieces(ids: Sequence[int], n: int, start: int, first: int, last: int) -> Pieces:
+    """Places first ... last - 1 of the queue of all samples, which holds n of each image."""
+    pieces = []
+    for position in range(first // n, -(-last // n)):
+        begin, end = max(first - position * n, 0), min(last - position * n, n)
+        pieces.append((ids[position], start + begin, end - begin))
+    return pieces
+
+
+def _halved(batch_size: int, error: Exception) -> int:
+    """Half the batch that was too large; any other `error`, or that of a single image, is raised again."""
+    # a GPU's allocator has an exception of its own; torch's CPU allocator, C++ and NumPy each say it their way
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    if batch_size == 1 or not (known or re.search("can't allocate memory|bad_alloc", str(error))):
+        raise error
+    advice = f"out of memory with {batch_size} noisy images at once; going on with {batch_size // 2}"
+    warnings.warn(advice, stacklevel=4)  # where class_counts was called
+    return batch_size // 2
 
 
 def _noisy(images: Tensor, pieces: Pieces, sigma: float, seed: int, levels: int | None) -> Tensor:

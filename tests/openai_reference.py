@@ -18,9 +18,7 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, time: int, resample: str = "") -> None:
         super().__init__()
         self.resample = resample
-        self.in_layers = nn.ModuleDict(
-            {"0": nn.GroupNorm(32, inputs), "2": nn.Conv2d(inputs, outputs, 3, padding=1)}
-        )
+        self.in_layers = nn.ModuleDict({"0": nn.GroupNorm(32, inputs), "2": nn.Conv2d(inputs, outputs, 3, padding=1)})
         self.emb_layers = nn.ModuleDict({"1": nn.Linear(time, 2 * outputs)})
         self.out_layers = nn.ModuleDict(
             {"0": nn.GroupNorm(32, outputs), "3": nn.Conv2d(outputs, outputs, 3, padding=1)}

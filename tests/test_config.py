@@ -52,7 +52,7 @@ def test_alpha_lies_strictly_between_0_and_1(value):
         RandomizedSmoothing(alpha=value)
 
 
-@pytest.mark.parametrize("name", ["lr", "alpha", "weight_decay"])
+@pytest.mark.parametrize("name", ["lr", "alpha"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_are_finite(name, value):
     with pytest.raises(ValueError, match=rf"^{name} = (nan|inf): a finite number"):

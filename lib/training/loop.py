@@ -26,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lib.datasets import augment
+from lib.models.compute import Compute
 from lib.records import atomic_write
 from lib.training.objectives import Objective
 
@@ -51,7 +52,7 @@ class Recipe:
     sgd_lr: float = 1e-3  # ... and its learning rate
     ema: float = 0.0  # decay of the moving average of the weights that is kept in their place; 0 keeps the last
     augment: bool = False  # random crops and flips
-    bfloat16: bool = False  # autocast
+    compute: str = "float32"  # as lib.models.compute has it
     seed: int = 0
     starts_from: str = ""  # hash of the weights that training starts from
     frozen: tuple[str, ...] = ()  # hashes of the networks that the objective looks through
@@ -60,6 +61,9 @@ class Recipe:
         for name, allowed in (("optimizer", ("sgd", "adam", "adam_then_sgd")), ("schedule", ("step", "cosine"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}")
+        how = Compute.parse(self.compute)
+        if how.precision == "float16" or "folded" in how.options:
+            raise ValueError(f"training takes neither float16 (without loss scaling) nor folded; got {self.compute!r}")
         if min(self.epochs, self.batch_size, self.lr_step) < 1 or self.sigma < 0 or self.lr <= 0:
             raise ValueError(f"epochs, batch_size, lr_step and lr must be positive, sigma at least 0; got {self}")
 
@@ -161,7 +165,9 @@ class _State:
     """The model with what training keeps beside it: optimizer, schedule, moving average."""
 
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
-        self.recipe, self.model = recipe, model.train()
+        self.recipe, self.how = recipe, Compute.parse(recipe.compute)
+        self.model = self.how.lay_out(model.train())
+        self.forward = self.how.compile(self.model)  # shares the weights
         self.average = None
         if recipe.ema:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -175,8 +181,8 @@ class _State:
     def step(self, objective: Objective, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         """One optimizer step on a batch."""
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            loss = objective(self.model, images, labels, generator)
+        with self.how.precise(images.device):
+            loss = objective(self.forward, self.how.lay_out(images), labels, generator)
         loss.backward()
         self.optimizer.step()
         if self.average is not None:

@@ -1,0 +1,206 @@
+"""f in another precision or layout: what changes, what does not, and that it is one function everywhere."""
+
+import copy
+import pickle
+import subprocess
+import sys
+import textwrap
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch import nn
+from toys import Recorder
+
+from lib.certification import weights_hash
+from lib.models import Denoised, build_denoiser
+from lib.models.classifiers import CifarResNet, Normalize
+from lib.models.compute import Compute, Computed
+from lib.models.diffusion import DiffusionDenoiser
+from lib.models.small_unet import UNETS
+from lib.sampling import class_counts
+
+IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def resnet():
+    """A ResNet-8 whose batch statistics are not those of a fresh one."""
+    torch.manual_seed(0)
+    network = nn.Sequential(Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.2)), CifarResNet(8))
+    network(torch.rand(50, 3, 32, 32))
+    return network.eval().requires_grad_(False)
+
+
+def logits(compute, network=None, images=IMAGES):
+    with torch.no_grad():
+        return Computed(network or resnet(), compute)(images)
+
+
+@pytest.mark.parametrize("words", ["float32", "tf32", "float32, channels-last", "float32, folded"])
+def test_float32_in_any_layout_or_folded_is_the_network_up_to_rounding(words):
+    assert torch.allclose(logits(words), resnet()(IMAGES), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("words", ["bfloat16", "bfloat16, channels-last, folded", "float16"])
+def test_half_precision_is_near_and_yet_another_function(words):
+    exact, halved = resnet()(IMAGES), logits(words)
+    assert halved.dtype == torch.float32
+    assert 0 < (halved - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_folding_leaves_no_batch_normalisation_and_the_network_untouched():
+    network = resnet()
+    before = weights_hash(network)
+    folded = Computed(network, "float32, folded")
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert weights_hash(network) == before
+
+
+def test_folding_goes_through_a_denoiser_too():
+    base = Denoised(build_denoiser("cifar_dncnn").eval(), resnet())
+    assert torch.allclose(logits("float32, folded", base), base(IMAGES), rtol=1e-3, atol=1e-3)
+
+
+def test_folding_is_refused_for_what_it_would_change_or_cannot_follow():
+    unet = DiffusionDenoiser(UNETS[1, 8, 8](), DDPMScheduler(), 0.5).eval()
+    with pytest.raises(ValueError, match="diffusion models"):
+        Computed(unet, "float32, folded")
+    with pytest.raises(ValueError, match="eval mode"):
+        Computed(resnet().train(), "float32, folded")
+
+    class Choosy(nn.Module):
+        def forward(self, images):
+            return images if images.sum() > 0 else -images
+
+    with pytest.raises(ValueError, match="cannot trace Choosy"):
+        Computed(Choosy().eval(), "float32, folded")
+
+
+def test_a_precision_set_outside_has_no_say():
+    network = resnet()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = logits("float32", network)
+        assert not torch.equal(inside, network(IMAGES).float())
+    assert torch.equal(inside, logits("float32", network))
+
+
+@pytest.mark.parametrize(("words", "tf32"), [("float32", False), ("tf32", True), ("bfloat16", False)])
+def test_products_on_a_gpu_are_in_tf32_only_where_it_is_asked_for(words, tf32):
+    class Looks(Recorder):
+        def forward(self, images):
+            self.found = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+            return super().forward(images)
+
+    def flags():
+        cudnn = torch.backends.cudnn
+        return cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, cudnn.enabled, cudnn.benchmark
+
+    network, before = Looks().eval(), flags()
+    logits(words, network)
+    assert network.found == (tf32, tf32) and flags() == before
+
+
+def test_channels_last_is_the_layout_that_the_network_sees():
+    network = Recorder().eval()
+    logits("float32, channels-last", network)
+    assert network.batches[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_compiled_network_sees_few_batch_sizes_and_answers_for_the_images_only(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda call, **how: call)  # the filling up, without the compiler
+    network = Recorder().eval()
+    f = Computed(network, "float32, compiled")
+    for rows in (1, 100, 128, 129, 500, 1024):
+        assert len(f(torch.rand(rows, 3, 4, 4))) == rows
+    assert [len(batch) for batch in network.batches] == [128, 128, 128, 256, 512, 1024]
+
+
+def test_compiled_logits_are_the_networks_and_a_copy_compiles_its_own(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # needs no C++ compiler
+    f = Computed(resnet(), "float32, compiled")
+    with torch.no_grad():
+        assert torch.allclose(f(IMAGES), resnet()(IMAGES), rtol=1e-4, atol=1e-4)
+        for twin in (copy.deepcopy(f), pickle.loads(pickle.dumps(f))):
+            assert twin._call is None and weights_hash(twin) == weights_hash(f)
+
+
+def test_every_way_is_another_f_to_a_record():
+    ways = ["float32", "tf32", "bfloat16", "bfloat16, channels-last", "bfloat16, channels-last, folded"]
+    assert len({weights_hash(Computed(resnet(), way)) for way in ways}) == len(ways)
+
+
+@pytest.mark.parametrize("words", ["", "int8", "channels-last", "float32,folded", "float32, folded, folded"])
+def test_words_that_say_nothing_are_refused(words):
+    with pytest.raises(ValueError, match="compute = "):
+        Compute.parse(words)
+
+
+# ---- too little memory ------------------------------------------------------------------------------------------
+
+
+class Greedy(Recorder):
+    """Fails as an allocator does, for batches of more than 100 images."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, images):
+        if len(images) > 100:
+            raise self.error
+        return super().forward(images)
+
+
+def count(base, **changed):
+    images = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    return class_counts(base, images, [4, 9, 2], 333, **{"sigma": 0.5, "num_classes": 3, "batch_size": 500} | changed)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("can't allocate memory")]
+)
+def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(error):
+    base, plain = Greedy(error).eval(), Recorder().eval()
+    with pytest.warns(UserWarning, match="out of memory with") as told:
+        counts = count(base)
+    assert [str(warning.message).split()[4] for warning in told] == ["500", "250", "125"]
+    assert torch.equal(counts, count(plain))
+    assert torch.equal(base.seen, plain.seen), "the same noise, each sample once"
+    assert max(len(batch) for batch in base.batches) == 62  # 500, 250, 125, 62
+
+
+def test_an_error_of_another_kind_is_not_taken_for_too_little_memory():
+    with pytest.raises(RuntimeError, match="shapes"):
+        count(Greedy(RuntimeError("shapes do not fit")).eval())
+
+
+def test_one_image_that_does_not_fit_is_an_error():
+    class Full(Recorder):
+        def forward(self, images):
+            raise MemoryError("not even one")
+
+    with pytest.raises(MemoryError, match="not even one"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        count(Full().eval())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited as Linux does it")
+def test_a_process_that_runs_out_of_memory_for_real_goes_on():
+    program = """
+        import resource, torch
+        from torch import nn
+        from lib.sampling import class_counts
+        torch.set_num_threads(1)
+        base = nn.Sequential(nn.Flatten(), nn.Linear(64, 40_000), nn.Linear(40_000, 2)).eval()
+        arguments = dict(sigma=0.5, num_classes=2)
+        small = class_counts(base, torch.full((2, 1, 8, 8), 0.5), [0, 1], 3000, batch_size=100, **arguments)
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,) * 2)  # 6000 rows would take 960 MB
+        large = class_counts(base, torch.full((2, 1, 8, 8), 0.5), [0, 1], 3000, batch_size=6000, **arguments)
+        assert large.sum(1).tolist() == [3000, 3000] and (large - small).abs().max() <= 2, (large, small)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "out of memory with 6000 noisy images at once; going on with 3000" in done.stderr
