@@ -8,7 +8,7 @@ The noise of a CPU and of a GPU differ, and logits may differ in the last bit be
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lib.sound import BITS, check_on_grid, noisy_on_grid
 
 NOISE_SCHEME = "philox, Box-Muller"  # goes into every record; a change here changes every count
+CPU_BLOCK = 2**16  # numbers made at once: they stay in the cache, where fresh memory costs more than the arithmetic
 CUDA_BLOCK = 100  # samples that one call of torch.randn makes on a GPU
 
 
@@ -107,15 +108,31 @@ def standard_normal(shape: Sequence[int], seed: int, pieces: Pieces, device: tor
     """
     if device.type == "cuda":
         return torch.cat([_cuda_noise(torch.randn, shape, seed, *piece, device) for piece in pieces])
-    size = int(np.prod(shape))
-    bits = np.concatenate([_bits(seed, *piece, -(-size // 2)) for piece in pieces])
-    # Box-Muller. In float32 on purpose: it is what the classifier sees, and NumPy vectorises it (half the time of its
-    # own ziggurat, whose numbers moreover cannot be addressed one by one).
-    uniform = bits.astype(np.float32)
+    size, done = int(np.prod(shape)), 0
+    noise = np.empty((sum(count for _, _, count in pieces), size), np.float32)
+    for image_id, first, count in _in_blocks(pieces, max(1, CPU_BLOCK // size)):
+        _box_muller(_bits(seed, image_id, first, count, -(-size // 2)), noise[done : done + count])
+        done += count
+    return torch.from_numpy(noise.reshape(-1, *shape)).to(device)
+
+
+def _in_blocks(pieces: Pieces, most: int) -> Iterator[tuple[int, int, int]]:
+    for image_id, first, count in pieces:
+        for begin in range(0, count, most):
+            yield image_id, first + begin, min(most, count - begin)
+
+
+def _box_muller(bits: np.ndarray, normal: np.ndarray) -> None:
+    """uint32 (samples, pairs, 2) -> float32 (samples, size), in place.
+
+    In float32 on purpose: it is what the classifier sees, and NumPy vectorises it (half the time of its own ziggurat,
+    whose numbers moreover cannot be addressed one by one).
+    """
+    pairs, uniform = bits.shape[1], bits.astype(np.float32)
     radius = np.sqrt(-2 * np.log((uniform[..., 0] + np.float32(0.5)) * np.float32(2**-32)))
     angle = uniform[..., 1] * np.float32(2 * np.pi * 2**-32)
-    normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :size]
-    return torch.from_numpy(normal.reshape(-1, *shape)).to(device)
+    np.multiply(radius, np.cos(angle), out=normal[:, :pairs])
+    normal[:, pairs:] = (radius * np.sin(angle))[:, : normal.shape[1] - pairs]
 
 
 def uniform_bits(shape: Sequence[int], seed: int, pieces: Pieces, device: torch.device) -> Tensor:
