@@ -10,6 +10,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.utils.data import TensorDataset
 
 from benchmarks.throughput import resnet
 from lib.certification import certify_dataset
-from lib.cluster import certify_distributed, cluster
+from lib.cluster import Workers, cluster
 from lib.smoothing import SmoothedClassifier
 
 
@@ -47,10 +48,7 @@ def main() -> None:
     torch.set_num_threads(1)
     times = []
     with cluster(workers=options.workers) as client, tempfile.TemporaryDirectory() as folder:
-
-        def there(*arguments: object, **named: object) -> pd.DataFrame:
-            return certify_distributed(client, *arguments, **named)
-
+        there = partial(certify_dataset, where=Workers(client))
         seconds(there, 4 * options.workers, folder)
         for _ in range(options.rounds):
             (here, log), (spread, same) = (seconds(f, options.images, folder) for f in (certify_dataset, there))

@@ -1,8 +1,10 @@
-"""Samples an image takes if it may stop by itself: `python -m benchmarks.samples [--logs FOLDER] [--output CSV]`.
+"""Samples an image takes if it may stop by itself: `python -m benchmarks.samples [--logs FOLDER] [--imagenet FOLDER]`.
 
 Simulated on the vote shares of real images: those behind the certification logs of the CIFAR-10 models of Cohen et
 al. 2019 (--logs: the folder with noise_0.25/sigma_0.25, from github.com/Hadisalman/smoothing-adversarial,
-data/certify/best_models/cifar10/cohen) and those of this kit's own records on digits. An image's share is taken for its
+data/certify/best_models/cifar10/cohen), those of their ImageNet models (--imagenet: the folder with
+noise_0.25/test/sigma_0.25, from github.com/locuslab/smoothing, data/certify/imagenet/resnet50; 500 images, certified at
+alpha = 0.01) and those of this kit's own records on digits. An image's share is taken for its
 true probability, its votes are drawn by binomial increments, and the rules are those that certification uses. The
 fixed-n reference counts the same votes and goes on to n, so what is lost is not blurred by other luck.
 
@@ -26,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from lib.bounds import certified_radius, lower_confidence_bound
+from lib.paper_logs import detect_alpha
 from lib.records import atomic_write, read_log
 from lib.sequential import AtRadii, StoppingRule, anytime_radius
 from lib.smoothing import radius_from_counts
@@ -33,6 +36,7 @@ from lib.tables import published
 
 ALPHA, N0 = 0.001, 100  # the papers'
 GRID = tuple(np.arange(0, 2.5, 0.25))  # of the papers' tables
+IMAGENET_GRID = tuple(np.arange(0, 3.5, 0.5))
 DIGITS = Path(__file__).parents[1] / "results" / "digits"
 
 
@@ -45,23 +49,25 @@ class Images:
     share: np.ndarray
     correct: np.ndarray
     n: int
+    grid: tuple[float, ...] = GRID
 
     def at_one_half(self, lowest: float) -> "Images":
         """Every share below `lowest` moved to 1/2."""
         return replace(self, share=np.where(self.share < lowest, 0.5, self.share))
 
 
-def from_published_log(path: Path, sigma: float, n: int = 100_000) -> tuple[Images, Images]:
+def from_published_log(path: Path, sigma: float, imagenet: bool = False, n: int = 100_000) -> tuple[Images, Images]:
     """The shares that give the radii of a log, abstained images spread below 1/2; and the same with these at 1/2."""
     log, votes = read_log(path), np.arange(n // 2, n + 1)
-    radii = certified_radius(lower_confidence_bound(votes, n, ALPHA), sigma)
+    radii = certified_radius(lower_confidence_bound(votes, n, detect_alpha(log, sigma, n) or ALPHA), sigma)
     share = np.interp(log["radius"], radii[radii > 0], votes[radii > 0] / n)
     abstained, lowest = (log["predict"] == -1).to_numpy(), share.min()
     density = (share[~abstained] < lowest + 0.1).sum() / 0.1
     below = lowest - np.arange(abstained.sum()) / density
     spread = share.copy()
     spread[abstained] = np.maximum(below, 0.0)
-    images = Images("cifar10", sigma, spread, log["correct"].to_numpy(), n)
+    name, grid = ("imagenet", IMAGENET_GRID) if imagenet else ("cifar10", GRID)
+    images = Images(name, sigma, spread, log["correct"].to_numpy(), n, grid)
     return images, images.at_one_half(lowest)
 
 
@@ -120,13 +126,13 @@ def rows(images: Images, half: Images | None, seed: int = 0) -> Iterator[dict[st
     """The lines of one log: each radius that fixed n certifies for some image, then the whole grid."""
     rng = np.random.default_rng(seed)
     largest = radius_from_counts(np.round(images.share * images.n), images.n, images.sigma, ALPHA).max()
-    for radius in (r for r in GRID if 0 < r <= largest):
+    for radius in (r for r in images.grid if 0 < r <= largest):
         yield row("fewer", images, (radius,), rng)
         yield row("one radius", images, (radius,), rng)
-    yield row("fewer", images, GRID, rng)
-    yield row("grid", images, GRID, rng)
+    yield row("fewer", images, images.grid, rng)
+    yield row("grid", images, images.grid, rng)
     if half is not None:
-        yield row("grid, abstained at 1/2", half, GRID, rng)
+        yield row("grid, abstained at 1/2", half, half.grid, rng)
 
 
 def summary(table: pd.DataFrame) -> Iterator[str]:
@@ -142,6 +148,7 @@ def summary(table: pd.DataFrame) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Samples that sequential certification takes.")
     parser.add_argument("--logs", type=Path, help="folder with noise_0.25/sigma_0.25 and the like")
+    parser.add_argument("--imagenet", type=Path, help="folder with noise_0.25/test/sigma_0.25 and the like")
     parser.add_argument("--records", type=Path, default=DIGITS, help="folder of records on digits")
     parser.add_argument("--output", type=Path, help="also write the table to this CSV file")
     arguments = parser.parse_args()
@@ -151,6 +158,9 @@ def main() -> None:
         sigmas = sorted(published("cohen2019_logs_10k")["sigma"].unique())
         names = [(f"noise_{sigma:.2f}/sigma_{sigma:.2f}", sigma) for sigma in sigmas]
         sources = [from_published_log(arguments.logs / name, sigma) for name, sigma in names] + sources
+    if arguments.imagenet:
+        names = [(f"noise_{sigma:.2f}/test/sigma_{sigma:.2f}", sigma) for sigma in (0.25, 0.5, 1.0)]
+        sources += [from_published_log(arguments.imagenet / name, sigma, imagenet=True) for name, sigma in names]
     if not sources:
         parser.error(f"no logs: give --logs, or --records other than {arguments.records}")
     table = pd.DataFrame([line for images, half in sources for line in rows(images, half)])
@@ -158,7 +168,8 @@ def main() -> None:
     print("\n".join(summary(table)))
     if arguments.output:
         heading = (
-            "# python -m benchmarks.samples --logs FOLDER --output results/sample_savings.csv; its docstring explains\n"
+            "# python -m benchmarks.samples --logs FOLDER --imagenet FOLDER --output results/sample_savings.csv; "
+            "its docstring explains\n"
         )
         atomic_write(arguments.output, heading + table.to_csv(index=False))
 

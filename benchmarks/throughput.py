@@ -1,28 +1,40 @@
 """Samples a second of the kit, as ratios measured in one run: `python -m benchmarks.throughput [--models NAME ...]`.
 
 bare   the forward pass alone, at its best batch size: no noise, no counting. The kit aims at 0.9 of it.
+n      the kit's estimation stage of CERTIFY: many samples of each image.
+n0     its selection stage: 100 samples of each image, where batches that mix images pay.
 loop   what the papers' public code does: one image at a time, batches of 1000, labels counted in Python on the host.
-n      the estimation stage of CERTIFY: many samples of each image.
-n0     the selection stage: 100 samples of each image, where batches that mix images pay.
+ART    the randomized smoothing of the Adversarial Robustness Toolbox, CERTIFY from end to end; where it is installed.
+fast   the kit's n stage with f computed as --fast says, to the kit's n stage in float32; and to its own bare pass.
 
-Machines are noisy, so the contenders take turns and each ratio is the median over the rounds, with the range beside it.
+All are in float32 but for the last two columns. Weights are random: speed does not depend on them. Machines are noisy,
+so the contenders take turns and each ratio is the median over the rounds, with the range beside it.
+--growth measures instead how samples a second and memory grow with n, images, classes and batch size.
 """
 
 import argparse
+import importlib.util
+import multiprocessing
+import resource
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from lib.datasets import CIFAR10_MEAN, CIFAR10_STD, load_dataset
-from lib.models import build_classifier, build_denoiser
-from lib.models.classifiers import CifarResNet, Normalize
+from lib.models import Denoised, build_classifier, build_denoiser
+from lib.models.classifiers import CifarResNet, DigitsCNN, Normalize
+from lib.models.compute import Computed
+from lib.records import atomic_write
 from lib.sampling import class_counts
 
 SIGMA = 0.25
-BATCH_SIZES = (125, 250, 500, 1000, 2000)  # where the bare forward pass looks for its best
+BATCH_SIZES = (10, 25, 50, 125, 250, 500, 1000, 2000)  # where the bare forward pass looks for its best
 
 
 def digits_cnn() -> nn.Module:
@@ -33,12 +45,42 @@ def resnet(depth: int) -> nn.Module:
     return nn.Sequential(Normalize(CIFAR10_MEAN, CIFAR10_STD), CifarResNet(depth, "B", 10))
 
 
+def denoised(depth: int) -> nn.Module:
+    return Denoised(build_denoiser("cifar_dncnn"), resnet(depth))
+
+
+def diffused(unet: Callable[[], nn.Module], classifier: Callable[[], nn.Module]) -> nn.Module:
+    from diffusers import DDPMScheduler
+
+    from lib.models.diffusion import DiffusionDenoiser
+
+    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+    return Denoised(DiffusionDenoiser(unet(), scheduler, SIGMA), classifier())
+
+
+def unet(shape: tuple[int, int, int]) -> nn.Module:
+    from lib.models.small_unet import UNETS
+
+    return UNETS[shape]()
+
+
+def resnet50() -> nn.Module:
+    from torchvision.models import resnet50
+
+    return nn.Sequential(Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), resnet50())
+
+
+DIGIT, CIFAR, IMAGENET = (1, 8, 8), (3, 32, 32), (3, 224, 224)
+
 # name -> (builder, image shape, samples in one measurement on a CPU; a GPU takes a hundred times as many)
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int]] = {
-    "digits_cnn": (digits_cnn, (1, 8, 8), 100_000),
-    "resnet20": (lambda: resnet(20), (3, 32, 32), 2_000),
-    "resnet110": (lambda: resnet(110), (3, 32, 32), 500),
-    "dncnn+resnet20": (lambda: nn.Sequential(build_denoiser("cifar_dncnn"), resnet(20)), (3, 32, 32), 200),
+    "digits_cnn": (digits_cnn, DIGIT, 100_000),
+    "digits diffusion + digits_cnn": (partial(diffused, partial(unet, DIGIT), digits_cnn), DIGIT, 6_000),
+    "ResNet-20": (partial(resnet, 20), CIFAR, 2_000),
+    "ResNet-110": (partial(resnet, 110), CIFAR, 500),
+    "DnCNN + ResNet-110": (partial(denoised, 110), CIFAR, 200),
+    "DDPM + ResNet-110": (partial(diffused, partial(unet, CIFAR), partial(resnet, 110)), CIFAR, 20),
+    "ResNet-50, 224 pixels": (resnet50, IMAGENET, 50),
 }
 
 
@@ -51,7 +93,7 @@ def bare(model: nn.Module, images: Tensor, samples: int, batch_size: int) -> Non
 
 
 @torch.inference_mode()
-def papers_loop(model: nn.Module, images: Tensor, n: int, num_classes: int = 10) -> np.ndarray:
+def papers_loop(model: nn.Module, images: Tensor, n: int, num_classes: int) -> np.ndarray:
     """One image after the other, a batch of copies each time, labels counted one by one on the host."""
     counts = np.zeros((len(images), num_classes), int)
     for row, image in zip(counts, images):
@@ -62,9 +104,23 @@ def papers_loop(model: nn.Module, images: Tensor, n: int, num_classes: int = 10)
     return counts
 
 
-def kit(model: nn.Module, images: Tensor, n: int, batch_size: int) -> None:
+def kit(model: nn.Module, images: Tensor, n: int, batch_size: int, num_classes: int) -> None:
     """The kit's class counts."""
-    class_counts(model, images, range(len(images)), n, sigma=SIGMA, num_classes=10, batch_size=batch_size)
+    class_counts(
+        model, images, range(len(images)), n, sigma=SIGMA, num_classes=num_classes, batch_size=batch_size
+    )  # fmt: skip
+
+
+def art(model: nn.Module, images: Tensor, n: int, batch_size: int, num_classes: int) -> Callable[[], object]:
+    """The toolbox's certification of `images` with n samples each, the 100 that select a class among them."""
+    from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
+
+    smoothed = PyTorchRandomizedSmoothing(
+        model, loss=nn.CrossEntropyLoss(), input_shape=tuple(images.shape[1:]), nb_classes=num_classes,
+        sample_size=100, scale=SIGMA, alpha=0.001, device_type="gpu" if images.is_cuda else "cpu",
+    )  # fmt: skip
+    pixels = images.cpu().numpy()
+    return lambda: smoothed.certify(pixels, n=n - 100, batch_size=batch_size)
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
@@ -78,40 +134,50 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 def best_batch_size(model: nn.Module, images: Tensor, samples: int) -> int:
     """The batch size at which the bare forward pass is fastest, of those that a measurement can fill."""
-    sizes = [size for size in BATCH_SIZES if size <= max(samples, BATCH_SIZES[0])]
+    sizes = [size for size in BATCH_SIZES if min(250, samples // 20) <= size <= samples]
     pace = {size: seconds(lambda s=size: bare(model, images, samples, s), images.device) for size in sizes * 2}
-    return min(sizes, key=lambda size: pace[size] / max(1, samples // size) / size)
+    return min(sizes, key=lambda size: pace[size] / (samples // size * size))
 
 
-def measure(name: str, device: torch.device, rounds: int) -> dict[str, str]:
+def measure(name: str, device: torch.device, rounds: int, fast: str, classes: int = 10) -> dict[str, object]:
     """One row of the table."""
     build, shape, samples = MODELS[name]
     samples *= 100 if device.type == "cuda" else 1
-    model = build().eval().to(device)
+    classes = 1000 if shape == IMAGENET else classes
+    model = Computed(build().eval().to(device).requires_grad_(False))
+    quick = Computed(build().eval().to(device).requires_grad_(False), words_for(model, fast))
     few, many = torch.rand(2, *shape, device=device), torch.rand(max(2, samples // 100), *shape, device=device)
-    size = best_batch_size(model, few, samples)
-    contenders = {
-        "bare": (lambda: bare(model, few, samples, size), max(1, samples // size) * size),
-        "n": (lambda: kit(model, few, samples // 2, size), samples // 2 * 2),
-        "n0": (lambda: kit(model, many, 100, size), 100 * len(many)),
-        "loop, n": (lambda: papers_loop(model, few, samples // 2), samples // 2 * 2),
-        "loop, n0": (lambda: papers_loop(model, many, 100), 100 * len(many)),
+    size, quick_size = best_batch_size(model, few, samples), best_batch_size(quick, few, samples)
+    each, all_of_it = samples // 2, samples // size * size
+    contenders: dict[str, tuple[Callable[[], object], int]] = {
+        "bare": (lambda: bare(model, few, samples, size), all_of_it),
+        "n": (lambda: kit(model, few, each, size, classes), 2 * each),
+        "n0": (lambda: kit(model, many, 100, size, classes), 100 * len(many)),
+        "loop, n": (lambda: papers_loop(model, few, each, classes), 2 * each),
+        "loop, n0": (lambda: papers_loop(model, many, 100, classes), 100 * len(many)),
+        "fast, bare": (lambda: bare(quick, few, samples, quick_size), samples // quick_size * quick_size),
+        "fast, n": (lambda: kit(quick, few, each, quick_size, classes), 2 * each),
     }
-    rate = {name: [] for name in contenders}
+    if importlib.util.find_spec("art"):
+        taken = max(each, 200)
+        contenders["ART"] = (art(model, few, taken, size, classes), 2 * taken)
+    rate = {contender: [] for contender in contenders}
     for turn in range(rounds + 1):
-        for name_, (call, count) in contenders.items():
-            taken = seconds(call, device)
+        for contender, (call, count) in contenders.items():
+            taken_s = seconds(call, device)
             if turn:  # the first turn warms up
-                rate[name_].append(count / taken)
-    return {
-        "model": name,
-        "batch": str(size),
-        "bare, samples/s": f"{np.median(rate['bare']):,.0f}",
-        "n / bare": ratio(rate["n"], rate["bare"]),
-        "n0 / bare": ratio(rate["n0"], rate["bare"]),
-        "n / loop": ratio(rate["n"], rate["loop, n"]),
-        "n0 / loop": ratio(rate["n0"], rate["loop, n0"]),
-    }
+                rate[contender].append(count / taken_s)
+    pairs = {"n / bare": ("n", "bare"), "n0 / bare": ("n0", "bare"), "n / loop": ("n", "loop, n"),
+             "n0 / loop": ("n0", "loop, n0"), "n / ART": ("n", "ART"), "fast n / n": ("fast, n", "n"),
+             "fast n / fast bare": ("fast, n", "fast, bare")}  # fmt: skip
+    ratios = {head: ratio(rate[a], rate[b]) if b in rate else "not installed" for head, (a, b) in pairs.items()}
+    return {"model": name, "batch": size, "bare, samples/s": round(np.median(rate["bare"])), **ratios}
+
+
+def words_for(model: nn.Module, fast: str) -> str:
+    """`fast`, without folding where there is nothing to fold."""
+    diffusion = any(hasattr(module, "expected_sigma") for module in model.modules())
+    return fast.replace(", folded", "") if diffusion else fast
 
 
 def ratio(ours: list[float], theirs: list[float]) -> str:
@@ -120,16 +186,57 @@ def ratio(ours: list[float], theirs: list[float]) -> str:
     return f"{np.median(ratios):.2f} ({ratios.min():.2f}-{ratios.max():.2f})"
 
 
+def growth(device: torch.device) -> list[dict[str, object]]:
+    """How the digits network's samples a second and memory change when one number grows and the others stay."""
+    start = {"n": 10_000, "images": 10, "classes": 10, "batch_size": 1000}
+    changes = {"n": (100_000, 1_000_000), "images": (100, 1000), "classes": (100, 1000), "batch_size": (100, 10_000)}
+    settings = [start, *(start | {name: value} for name, values in changes.items() for value in values)]
+    for setting in settings:
+        if setting["images"] > 10:
+            setting["n"] = 1000  # as many samples as with ten images, or ten times that
+    context = multiprocessing.get_context("spawn")  # a process of its own: memory is counted from nothing
+    rows = []
+    for setting in settings:
+        with context.Pool(1) as pool:
+            rows.append(setting | pool.apply(growth_of, (setting, str(device))))
+    return rows
+
+
+def growth_of(setting: dict[str, int], device: str) -> dict[str, object]:
+    """Samples a second, and the memory in MB that sampling takes beyond the loaded model and the images."""
+    model = nn.Sequential(Normalize((0.5,), (0.5,)), DigitsCNN(num_classes=setting["classes"])).eval().to(device)
+    images = torch.rand(setting["images"], *DIGIT, device=device)
+    count = partial(kit, model, images, batch_size=setting["batch_size"], num_classes=setting["classes"])
+    before = memory(device)
+    taken = seconds(lambda: count(setting["n"]), torch.device(device))
+    return {"samples/s": round(setting["n"] * len(images) / taken), "memory, MB": round(memory(device) - before)}
+
+
+def memory(device: str) -> float:
+    """The most memory that has been in use so far, in MB."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # KB, on Linux
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["digits_cnn"])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["digits_cnn"], metavar="NAME")
+    parser.add_argument("--all", action="store_true", help="all of " + ", ".join(MODELS))
+    parser.add_argument("--growth", action="store_true", help="how speed and memory grow, of the digits network")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--fast", default="bfloat16, channels-last, folded", metavar="WORDS")
     parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
-    rows = [measure(name, torch.device(arguments.device), arguments.rounds) for name in arguments.models]
+    parser.add_argument("--output", type=Path, metavar="CSV")
+    options = parser.parse_args()
+    device, names = torch.device(options.device), MODELS if options.all else options.models
+    lines = growth(device) if options.growth else (measure(n, device, options.rounds, options.fast) for n in names)
+    rows = list(lines)
     print("| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
     for row in rows:
-        print("| " + " | ".join(row.values()) + " |")
+        print("| " + " | ".join(map(str, row.values())) + " |")
+    if options.output:
+        atomic_write(options.output, pd.DataFrame(rows).to_csv(index=False))
 
 
 if __name__ == "__main__":

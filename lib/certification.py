@@ -20,6 +20,20 @@ from lib.sequential import StoppingRule, anytime_radius
 from lib.smoothing import ABSTAIN, Certificates, SmoothedClassifier, radius_from_counts
 
 
+class Here:
+    """Where certification takes place: in this process. `lib.cluster.Workers` is the other place."""
+
+    def rows(
+        self, classifier: SmoothedClassifier, dataset: Dataset, groups: Iterable[Sequence[int]], how: Mapping
+    ) -> Iterable[list[Row]]:
+        """The rows of each group, in order; `how` are the other arguments of `certify_group`."""
+        return (certify_group(classifier, dataset, group, **how) for group in groups)
+
+    def describe(self, device: str) -> dict:
+        """The versions and the device that the rows were made with."""
+        return describe(device)
+
+
 def certify_dataset(
     classifier: SmoothedClassifier,
     dataset: Dataset,
@@ -33,6 +47,7 @@ def certify_dataset(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
     facts: Mapping[str, object] | None = None,
+    where: Here | None = None,
 ) -> pd.DataFrame:
     """CERTIFY images `ids` of `dataset` and return their log; what an earlier process has done is read, not done again.
 
@@ -42,46 +57,22 @@ def certify_dataset(
     `rule`: `AtRadii` or `Tolerance` of lib.sequential stops each image at its own time, after n samples at the latest;
     without a rule every image gets n. The guarantee at level alpha is the same.
     `facts`: more of what should be in the manifest, such as {"dataset": "digits", "arch": "digits_cnn"}.
-    `progress` is told the number of images done.
+    `progress` is told the number of images done. `where`: `lib.cluster.Workers(client)` for a cluster, else here.
     """
-    with open_record(classifier, ids, path, n0, n, alpha, rule, device, facts) as record:
-        groups = groups_to_do(record, classifier.batch_size, n0, rule)
-        rows = (certify_group(classifier, dataset, group, n0, n, alpha, rule, device) for group in groups)
-        append_all(record, rows, progress)
-        record.finish(describe(str(device)))
+    how = {"n0": n0, "n": n, "alpha": alpha, "rule": rule, "device": str(device)}
+    parameters = _parameters(classifier, **how) | dict(facts or {})
+    path, where = Path(path), where or Here()
+    with Record(path.with_name(f"{path.name}-{_digest([parameters, list(ids)])}.tsv"), parameters, ids) as record:
+        todo, tell = set(record.todo), progress or (lambda done: None)
+        # groups with an image that the record lacks; the first of them may have others that it holds already
+        groups = [group for group in _groups(ids, classifier.batch_size, n0, rule) if group[-1] in todo]
+        tell(len(record.done))
+        for rows in where.rows(classifier, dataset, groups, how):
+            record.append(row for row in rows if row.idx in todo)
+            tell(len(record.done))
+        if not record.complete:
+            record.finish(where.describe(str(device)))
     return read_log(record.path)
-
-
-def open_record(
-    classifier: SmoothedClassifier,
-    ids: Sequence[int],
-    path: str | Path,
-    n0: int,
-    n: int,
-    alpha: float,
-    rule: StoppingRule | None,
-    device: torch.device | str,
-    facts: Mapping[str, object] | None,
-) -> Record:
-    """The record that `certify_dataset` writes for these arguments: new, resumed or complete."""
-    parameters = _parameters(classifier, n0, n, alpha, rule, device) | dict(facts or {})
-    path = Path(path)
-    return Record(path.with_name(f"{path.name}-{_digest([parameters, list(ids)])}.tsv"), parameters, ids)
-
-
-def groups_to_do(record: Record, batch_size: int, n0: int, rule: StoppingRule | None) -> list[Sequence[int]]:
-    """The groups with an image that `record` lacks; the first may have others that it holds already."""
-    todo = set(record.todo)
-    return [group for group in _groups(record.ids, batch_size, n0, rule) if group[-1] in todo]
-
-
-def append_all(record: Record, groups: Iterable[Iterable[Row]], progress: Callable[[int], None] | None = None) -> None:
-    """Append the rows of `groups` as they come, without those that the record holds already."""
-    todo, progress = set(record.todo), progress or (lambda done: None)
-    progress(len(record.done))
-    for rows in groups:
-        record.append(row for row in rows if row.idx in todo)
-        progress(len(record.done))
 
 
 def recount(log: pd.DataFrame, *, n: int | None = None, alpha: float | None = None) -> pd.DataFrame:

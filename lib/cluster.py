@@ -2,7 +2,7 @@
 
     with cluster("tcp://10.0.0.1:8786") as client:      # cluster() alone starts two workers on this machine
         print(client.dashboard_link)
-        log = certify_distributed(client, classifier, data.test, ids, "runs/x/sigma_0.5", n0=100, n=10_000, alpha=0.001)
+        log = certify_dataset(..., where=Workers(client))   # of lib.certification
 
 Notebooks do it where $KIT_SCHEDULER names a scheduler, which `python -m lib.run ... --scheduler ADDRESS` sets. With
 dask-jobqueue on a Slurm cluster, one GPU a worker:
@@ -23,17 +23,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
-import pandas as pd
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lib.certification import append_all, certify_group, groups_to_do, open_record, stack
+from lib.certification import Here, certify_group, stack
 from lib.environment import describe
-from lib.records import Row, read_log
-from lib.sequential import StoppingRule
+from lib.records import Row
 from lib.smoothing import SmoothedClassifier
 
 try:
@@ -71,36 +67,41 @@ def cluster(address: str | None = None, workers: int = 2) -> Iterator[Client]:
         os.environ.update(before)
 
 
-def certify_distributed(
-    client: Client,
-    classifier: SmoothedClassifier,
-    dataset: Dataset,
-    ids: Sequence[int],
-    path: str | Path,
-    *,
-    n0: int,
-    n: int,
-    alpha: float,
-    rule: StoppingRule | None = None,
-    device: torch.device | str = "cpu",
-    progress: Callable[[int], None] | None = None,
-    facts: Mapping[str, object] | None = None,
-) -> pd.DataFrame:
-    """`certify_dataset` on the workers of `client`: the same arguments, the same record, times aside.
+class Workers(Here):
+    """The workers of `client`, for `certify_dataset(..., where=Workers(client))`: the same record, times aside.
 
     A chunk is what `certify_dataset` takes together, so every batch has the same composition wherever it is computed.
     (Workers of another kind of processor may round logits otherwise, as a local run there would.) Images are read here
     and travel with their chunk, the model travels once to each worker, which moves it to its own `device`.
-    This process alone writes, in the order of `ids`. A chunk on a worker that dies is computed again on another; after
-    the fourth death Dask gives it up with KilledWorker. Where this process dies, the next call takes up its record.
+    This process alone writes, in the order of the ids. A chunk on a worker that dies is computed again on another;
+    after the fourth death Dask gives it up with KilledWorker. Where this process dies, the next call takes up its
+    record.
     """
-    how = {"n0": n0, "n": n, "alpha": alpha, "rule": rule, "device": str(device)}
-    with open_record(classifier, ids, path, **how, facts=facts) as record:
-        chunks = (_chunk(dataset, group) for group in groups_to_do(record, classifier.batch_size, n0, rule))
-        append_all(record, _in_order(client, classifier, partial(_certify_chunk, **how), chunks), progress)
-        if not record.complete:
-            record.finish(client.submit(describe, str(device), pure=False).result())
-    return read_log(record.path)
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def rows(
+        self, classifier: SmoothedClassifier, dataset: Dataset, groups: Iterable[Sequence[int]], how: Mapping
+    ) -> Iterator[list[Row]]:
+        """In order. As many chunks are on their way as keep all workers busy; not more: images are large."""
+        certify, model, waiting = partial(_certify_chunk, **how), None, deque()
+        for group in groups:
+            model = model or self._submit(copy.copy, _on_cpu(classifier))
+            waiting.append(self._submit(certify, model, _chunk(dataset, group)))
+            if len(waiting) >= max(16, 2 * sum(self.client.nthreads().values())):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def describe(self, device: str) -> dict:
+        """As one of the workers sees it."""
+        return self._submit(describe, device).result()
+
+    def _submit(self, function: Callable, *arguments: object) -> Future:
+        # A model is an argument of a task, not scattered: what a dead worker held is then made again, not lost.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}):
+            return self.client.submit(function, *arguments, pure=False)
 
 
 Chunk = dict[int, tuple[Tensor, int]]  # image id -> image (C, H, W) and label
@@ -116,28 +117,8 @@ def _certify_chunk(classifier: SmoothedClassifier, chunk: Chunk, device: str, **
     return certify_group(classifier, chunk, list(chunk), device=device, **how)
 
 
-def _in_order(
-    client: Client, classifier: SmoothedClassifier, certify: Callable, chunks: Iterable[Chunk]
-) -> Iterator[list[Row]]:
-    """The rows of `chunks`, in order. As many are on their way as keep all workers busy; not more: images are large."""
-    model, waiting = None, deque()
-    for chunk in chunks:
-        model = model or _submit(client, copy.copy, _on_cpu(classifier))
-        waiting.append(_submit(client, certify, model, chunk))
-        if len(waiting) >= max(16, 2 * sum(client.nthreads().values())):
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
 def _on_cpu(classifier: SmoothedClassifier) -> SmoothedClassifier:
     """A copy that a machine without this one's devices can open."""
     classifier = copy.copy(classifier)
     classifier.base = copy.deepcopy(classifier.base).cpu()
     return classifier
-
-
-def _submit(client: Client, function: Callable, *arguments: object) -> Future:
-    # A model is an argument of a task, not scattered: what a dead worker held is then made again, not lost.
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}):
-        return client.submit(function, *arguments, pure=False)

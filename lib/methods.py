@@ -245,7 +245,7 @@ def _certify(*arguments: Any, **settings: Any) -> pd.DataFrame:
     address = os.environ.get("KIT_SCHEDULER")
     if not address:
         return certify_dataset(*arguments, **settings)
-    from lib.cluster import certify_distributed, cluster  # Dask is an optional dependency
+    from lib.cluster import Workers, cluster  # Dask is an optional dependency
 
     with cluster(address) as client:
-        return certify_distributed(client, *arguments, **settings)
+        return certify_dataset(*arguments, **settings, where=Workers(client))

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 
 from lib.config import NOTEBOOKS
@@ -43,8 +44,17 @@ def run(job: Job, timeout: int = DAY) -> None:
     The finished notebook of an earlier run is set aside first, as <name>.previous.ipynb: this run overwrites
     the figures and tables beside it, so it must not look current, even if this run is killed.
     """
-    started, inputs = datetime.now(UTC), inputs_hash(job)
     job.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(job.folder / f".{job.name}.lock", timeout=0):
+            run_alone(job, timeout)
+    except Timeout:
+        raise NotebookFailed(f"{job.name}: another process is running it in {shown(job.folder)}") from None
+
+
+def run_alone(job: Job, timeout: int) -> None:
+    """`run`, for the one process that may write the job's files."""
+    started, inputs = datetime.now(UTC), inputs_hash(job)
     for ending in (".json", ".ipynb"):
         if job.file(ending).exists():
             job.file(ending).replace(job.file(f".previous{ending}"))

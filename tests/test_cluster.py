@@ -20,7 +20,7 @@ from lib.smoothing import SmoothedClassifier
 
 pytest.importorskip("distributed", reason="a cluster needs: pip install -e '.[cluster]'")
 
-from lib.cluster import certify_distributed, cluster
+from lib.cluster import Workers, cluster
 
 IDS = list(range(24))
 
@@ -64,7 +64,7 @@ def record(folder):
 def test_the_record_has_the_name_and_the_bytes_of_a_local_run(client, local, tmp_path):
     positional, named = arguments(tmp_path)
     told = []
-    certify_distributed(client, *positional, **named, progress=told.append)
+    certify_dataset(*positional, **named, where=Workers(client), progress=told.append)
     assert told == list(range(25))
     assert record(tmp_path).name == local.name and without_time(record(tmp_path)) == without_time(local)
     assert json.loads(record(tmp_path).with_suffix(".json").read_text())["environment"]["device"] == "cpu"
@@ -73,7 +73,7 @@ def test_the_record_has_the_name_and_the_bytes_of_a_local_run(client, local, tmp
 def test_a_stopping_rule_gives_the_record_of_a_local_run(client, tmp_path):
     positional, named = arguments(tmp_path / "here", RULE)
     certify_dataset(*positional, **named)
-    certify_distributed(client, *arguments(tmp_path / "there", RULE)[0], **named)
+    certify_dataset(*arguments(tmp_path / "there", RULE)[0], **named, where=Workers(client))
     assert without_time(record(tmp_path / "there")) == without_time(record(tmp_path / "here"))
 
 
@@ -89,7 +89,7 @@ def test_a_worker_killed_in_the_middle_costs_only_its_chunk(client, local, tmp_p
             killed.append(address)
 
     positional, named = arguments(tmp_path)
-    certify_distributed(client, *positional, **named, progress=kill_a_busy_worker)
+    certify_dataset(*positional, **named, where=Workers(client), progress=kill_a_busy_worker)
     assert killed and without_time(record(tmp_path)) == without_time(local)
     client.wait_for_workers(2, timeout=60)
     assert killed[0] not in client.run(os.getpid)  # another process has taken its place
@@ -105,30 +105,30 @@ def test_a_run_whose_own_process_stops_goes_on_from_its_record(client, local, tm
 
     positional, named = arguments(tmp_path)
     with pytest.raises(Stopped):
-        certify_distributed(client, *positional, **named, progress=stop)
+        certify_dataset(*positional, **named, where=Workers(client), progress=stop)
     assert not list(tmp_path.glob("*.tsv"))
     told = []  # nothing is certified twice
-    certify_distributed(client, *positional, **named, progress=told.append)
+    certify_dataset(*positional, **named, where=Workers(client), progress=told.append)
     assert told == list(range(6, 25)) and without_time(record(tmp_path)) == without_time(local)
 
 
 def test_a_finished_record_is_read_without_the_cluster(local):
     positional, named = arguments(local.parent)
-    assert certify_distributed(None, *positional, **named)["idx"].tolist() == IDS
+    assert certify_dataset(*positional, **named, where=Workers(None))["idx"].tolist() == IDS
 
 
 def test_an_error_in_a_chunk_comes_back_and_lets_go_of_the_record(client, tmp_path):
     positional, named = arguments(tmp_path)
     positional[0].base.train()
     with pytest.raises(ValueError, match="base is in training mode"):
-        certify_distributed(client, *positional, **named)
+        certify_dataset(*positional, **named, where=Workers(client))
     positional[0].base.eval()
-    certify_distributed(client, *positional, **named)
+    certify_dataset(*positional, **named, where=Workers(client))
 
 
 def test_notebooks_certify_on_the_cluster_that_the_environment_names(client, tmp_path, monkeypatch):
     monkeypatch.setenv("KIT_SCHEDULER", client.scheduler.address)
-    monkeypatch.setattr(certification, "certify_group", lambda *_: pytest.fail("certified here"))
+    monkeypatch.setattr(certification, "certify_group", lambda *_, **how: pytest.fail("certified here"))
     data = Data("halves", DATASET, DATASET, 2, ("0", "1"), (1, 3, 4), (0.5,), (0.5,))
     cfg = Common(run_dir=str(tmp_path), n=400, batch_size=300)
     assert len(methods.certified(cfg, data, hyperplane(), 0.5, "log", IDS)) == 24

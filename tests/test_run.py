@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from tiny_notebook import WORK, Kit, Tiny
 
 from lib import environment, jobs
@@ -165,3 +166,13 @@ print("certify: 10 %", file=sys.stderr)"""
     assert [Path(lines[0]), Path(lines[1]), lines[2]] == [Path(sys.executable), tmp_path, "log"]
     shown = capfd.readouterr()
     assert (shown.err, "tiny: cell 1/4" in shown.out) == ("certify: 10 %\n", True)
+
+
+def test_a_run_that_another_process_is_at_is_refused_and_left_alone(tmp_path, capsys):
+    kit = Kit(tmp_path, WORK)
+    kit.runs.mkdir(parents=True)
+    with FileLock(kit.runs / ".tiny.lock"):
+        assert kit() == 1
+    assert "tiny: another process is running it in" in capsys.readouterr().err
+    assert kit.left() == []
+    assert kit() == 0

@@ -60,8 +60,8 @@ class Kit:
         return jobs.plan_one(self.folder / "tiny.ipynb", str(self.folder / "profile.yaml"), settings)
 
     def left(self):
-        """The names of what lies in the run's folder, folders aside."""
-        return sorted(path.name for path in self.runs.glob("*") if path.is_file())
+        """The names of what lies in the run's folder, folders and the hidden lock aside."""
+        return sorted(path.name for path in self.runs.glob("[!.]*") if path.is_file())
 
     def manifest(self):
         return json.loads((self.runs / "tiny.json").read_text())

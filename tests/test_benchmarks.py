@@ -1,0 +1,42 @@
+"""The benchmarks count what they say they count; how fast it goes is for people to read, not for tests."""
+
+import pytest
+import torch
+
+from benchmarks import throughput
+from benchmarks.cost import cost
+
+
+def test_the_papers_loop_counts_every_sample():
+    counts = throughput.papers_loop(throughput.digits_cnn().eval(), torch.rand(2, *throughput.DIGIT), 1100, 10)
+    assert counts.sum(axis=1).tolist() == [1100, 1100]
+
+
+def test_a_row_compares_the_kit_with_the_forward_pass_and_the_peers(monkeypatch):
+    monkeypatch.setitem(throughput.MODELS, "tiny", (throughput.digits_cnn, throughput.DIGIT, 400))
+    row = throughput.measure("tiny", torch.device("cpu"), rounds=1, fast="bfloat16, folded")
+    ratios = [row[name] for name in row if " / " in name and row[name] != "not installed"]
+    assert row["model"] == "tiny" and len(ratios) >= 6 and all(float(text.split()[0]) > 0 for text in ratios)
+
+
+def test_speed_and_memory_are_those_of_the_setting():
+    setting = {"n": 200, "images": 3, "classes": 20, "batch_size": 100}
+    measured = throughput.growth_of(setting, "cpu")
+    assert measured["samples/s"] > 0 and measured["memory, MB"] >= 0
+
+
+def test_cost_is_samples_over_the_rate():
+    table = cost(50_000, 1000.0, 10)
+    fixed = table.iloc[0]
+    assert fixed["samples"] == 100_100 * 50_000
+    assert fixed["device-hours"] == pytest.approx(100_100 * 50_000 / 1000 / 3600)
+    assert fixed["hours on 10"] == pytest.approx(fixed["device-hours"] / 10)
+    assert table["samples an image"].iloc[-1] < fixed["samples an image"] / 20, "one radius, sequentially"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"), [({"rate": 0.0}, "rate must be positive"), ({"sigma": 0.3}, "no ImageNet model at sigma = 0.3")]
+)
+def test_a_cost_that_cannot_be_told_is_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        cost(**{"images": 10, "rate": 1.0, "workers": 1} | wrong)
