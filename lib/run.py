@@ -191,15 +191,24 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def join(scheduler: str) -> None:
+    """Have the notebooks certify on the cluster of `scheduler`. OSError where nobody answers there."""
+    from lib.cluster import cluster  # Dask is an optional dependency
+
+    with cluster(scheduler) as client:
+        print(f"dashboard: {client.dashboard_link}", flush=True)
+    os.environ["KIT_SCHEDULER"] = scheduler  # for the kernels too
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for: 0 done, 1 a notebook failed, 2 wrong input, nothing started."""
     options = arguments(argv)
     os.environ.setdefault("KIT_PROGRESS", "log")  # for the kernels: bars would fill the executed notebooks
-    if options.scheduler:
-        os.environ["KIT_SCHEDULER"] = options.scheduler  # for the kernels too
     try:
         jobs = plan(list(dict.fromkeys(options.notebooks)), options.profile, options.settings)
-    except (ValueError, FileNotFoundError) as error:
+        if options.scheduler:
+            join(options.scheduler)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"lib.run: {error}", file=sys.stderr)
         return 2
     for job in jobs:

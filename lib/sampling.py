@@ -20,6 +20,8 @@ from lib.sound import BITS, check_on_grid, noisy_on_grid
 NOISE_SCHEME = "philox, Box-Muller"  # goes into every record; a change here changes every count
 CPU_BLOCK = 2**16  # numbers made at once: they stay in the cache, where fresh memory costs more than the arithmetic
 CUDA_BLOCK = 100  # samples that one call of torch.randn makes on a GPU
+# CUDA and NumPy have an exception for it; Apple's GPUs, torch on a CPU, C++ and cuDNN say it each their way.
+TOO_LARGE = "out of memory|can't allocate memory|bad_alloc|ALLOC_FAILED"
 
 
 @torch.no_grad()
@@ -83,9 +85,8 @@ def _pieces(ids: Sequence[int], n: int, start: int, first: int, last: int) -> Pi
 
 def _halved(batch_size: int, error: Exception) -> int:
     """Half the batch that was too large; any other `error`, or that of a single image, is raised again."""
-    # a GPU's allocator has an exception of its own; torch's CPU allocator, C++ and NumPy each say it their way
-    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    if batch_size == 1 or not (known or re.search("can't allocate memory|bad_alloc", str(error))):
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or re.search(TOO_LARGE, str(error))
+    if batch_size == 1 or not known:
         raise error
     advice = f"out of memory with {batch_size} noisy images at once; going on with {batch_size // 2}"
     warnings.warn(advice, stacklevel=4)  # where class_counts was called

@@ -1,11 +1,15 @@
-"""Take what a digits run has made into the project: `KIT_PROGRESS=off make`, then `python -m results.collect`."""
+"""Take what a run has made into the project: `KIT_PROGRESS=off make`, then `python -m results.collect`.
+
+Of another profile, by its name: `make PROFILE=cifar10`, then `python -m results.collect cifar10`.
+"""
 
 import re
+import sys
 from pathlib import Path
 
 import nbformat
 
-from lib.config import NOTEBOOKS, Common
+from lib.config import NOTEBOOKS, kit_root
 from lib.environment import PROJECT_ROOT
 from lib.records import atomic_write
 from results.figures import RECORDS
@@ -13,12 +17,12 @@ from results.figures import RECORDS
 RESULTS = Path(__file__).parent
 
 
-def keep_record(folder: Path, name: str) -> None:
-    """Copy a record and its manifest to results/digits, without the hash in its name."""
+def keep_record(folder: Path, name: str, target: Path) -> None:
+    """Copy a record and its manifest to `target`, without the hash in its name."""
     for suffix in (".tsv", ".json"):
         newest = max(folder.glob(f"{name}-????????{suffix}"), key=lambda path: path.stat().st_mtime)
-        target = RESULTS / "digits" / re.sub(r"-\w{8}$", "", newest.stem)
-        atomic_write(target.with_name(target.name + suffix), newest.read_bytes())
+        target.mkdir(exist_ok=True)
+        atomic_write(target / f"{name}{suffix}", newest.read_bytes())
 
 
 def keep_notebook(executed: Path) -> None:
@@ -31,11 +35,13 @@ def keep_notebook(executed: Path) -> None:
 
 
 def main() -> None:
-    """Keep the records of the README's figures and every notebook that the digits run has finished."""
-    folder = Common().run_path
-    for name in RECORDS:
-        keep_record(folder / "records", name)
-    for name in NOTEBOOKS:
+    """Keep what a profile's run has made: of digits the README's records and the notebooks, of others all records."""
+    profile = sys.argv[1] if len(sys.argv) > 1 else "digits"
+    folder = kit_root() / "runs" / profile
+    found = {re.sub(r"-\w{8}$", "", path.stem) for path in (folder / "records").glob("*.tsv")}
+    for name in RECORDS if profile == "digits" else sorted(found):
+        keep_record(folder / "records", name, RESULTS / profile)
+    for name in NOTEBOOKS if profile == "digits" else ():
         if (folder / f"{name}.ipynb").exists():
             keep_notebook(folder / f"{name}.ipynb")
 

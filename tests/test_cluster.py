@@ -12,13 +12,15 @@ from test_records import without_time
 from torch import nn
 from toys import hyperplane
 
-from lib import certification, methods
+from lib import certification, methods, run
 from lib.certification import certify_dataset
 from lib.config import Common
 from lib.datasets import Data
 from lib.smoothing import SmoothedClassifier
 
 pytest.importorskip("distributed", reason="a cluster needs: pip install -e '.[cluster]'")
+
+import dask
 
 from lib.cluster import Workers, cluster
 
@@ -132,6 +134,21 @@ def test_notebooks_certify_on_the_cluster_that_the_environment_names(client, tmp
     data = Data("halves", DATASET, DATASET, 2, ("0", "1"), (1, 3, 4), (0.5,), (0.5,))
     cfg = Common(run_dir=str(tmp_path), n=400, batch_size=300)
     assert len(methods.certified(cfg, data, hyperplane(), 0.5, "log", IDS)) == 24
+
+
+def test_a_run_says_where_the_dashboard_is(client, capsys, monkeypatch):
+    monkeypatch.setenv("KIT_SCHEDULER", "")
+    run.join(client.scheduler.address)
+    assert capsys.readouterr().out == f"dashboard: {client.dashboard_link}\n"
+    assert os.environ["KIT_SCHEDULER"] == client.scheduler.address
+
+
+def test_a_run_is_not_started_where_no_scheduler_answers(capsys, monkeypatch):
+    monkeypatch.setenv("KIT_SCHEDULER", "")
+    monkeypatch.setattr(run, "run", lambda *_: pytest.fail("started"))
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        assert run.main(["01_randomized_smoothing", "--scheduler", "tcp://127.0.0.1:1"]) == 2
+    assert "tcp://127.0.0.1:1" in capsys.readouterr().err and not os.environ["KIT_SCHEDULER"]
 
 
 def test_every_worker_here_computes_with_one_thread_and_keeps_its_memory(client):
