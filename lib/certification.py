@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ def certify_dataset(
     n: int,
     alpha: float,
     rule: StoppingRule | None = None,
+    two_class: bool = False,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
     facts: Mapping[str, object] | None = None,
@@ -55,11 +57,12 @@ def certify_dataset(
     sample sizes, stopping rule, data set facts. Another setting is another file, so nothing is overwritten and nothing
     stale is read.
     `rule`: `AtRadii` or `Tolerance` of lib.sequential stops each image at its own time, after n samples at the latest;
-    without a rule every image gets n. The guarantee at level alpha is the same.
+    without a rule every image gets n. `two_class`: bound the runner-up too, see `SmoothedClassifier.certify`. The
+    guarantee at level alpha is the same in each case.
     `facts`: more of what should be in the manifest, such as {"dataset": "digits", "arch": "digits_cnn"}.
     `progress` is told the number of images done. `where`: `lib.cluster.Workers(client)` for a cluster, else here.
     """
-    how = {"n0": n0, "n": n, "alpha": alpha, "rule": rule, "device": str(device)}
+    how = {"n0": n0, "n": n, "alpha": alpha, "rule": rule, "two_class": two_class, "device": str(device)}
     parameters = _parameters(classifier, **how) | dict(facts or {})
     path, where = Path(path), where or Here()
     with Record(path.with_name(f"{path.name}-{_digest([parameters, list(ids)])}.tsv"), parameters, ids) as record:
@@ -83,24 +86,27 @@ def recount(log: pd.DataFrame, *, n: int | None = None, alpha: float | None = No
     Votes that a stopping rule collected are counted again by the bound that is valid for them. ValueError where the
     radii come from no bound that is known here.
     """
-    bound = _bound_behind(log)
-    n_new = log["n"] if n is None else n
-    n_a = np.floor(log["n_a"] * (n_new / log["n"])) if n is not None else log["n_a"]
-    radius = bound(n_a, n_new, log["sigma"], log["alpha"] if alpha is None else alpha)
+    bound, two_class = _bound_behind(log)
+    n_a, n_b, n_new = log["n_a"], log["n_b"], log["n"]
+    if n is not None:
+        n_a, n_b, n_new = np.floor(n_a * (n / log["n"])), np.ceil(n_b * (n / log["n"])), n
+    level = log["alpha"] if alpha is None else alpha
+    radius = bound(n_a, n_new, log["sigma"], level, n_b=n_b if two_class else None)
     predict = log["selected"].where(radius > 0, ABSTAIN)
-    return log.assign(predict=predict, radius=radius, correct=predict == log["label"], n=n_new, n_a=n_a)
+    return log.assign(predict=predict, radius=radius, correct=predict == log["label"], n=n_new, n_a=n_a, n_b=n_b)
 
 
-def _bound_behind(log: pd.DataFrame) -> Callable[..., np.ndarray]:
-    """The function of (n_a, n, sigma, alpha) that gives the radii of `log`: its rows say it themselves.
+def _bound_behind(log: pd.DataFrame) -> tuple[Callable[..., np.ndarray], bool]:
+    """The function of (n_a, n, sigma, alpha) that gives the radii of `log`, and whether it needs n_b: its rows say it.
 
-    Where no image is certified both fit; the anytime bound is the one that is valid for either kind of log.
+    Where no image is certified all fit; the anytime bound is valid for a fixed n too.
     """
-    for bound in (anytime_radius, radius_from_counts):
-        difference = bound(log["n_a"], log["n"], log["sigma"], log["alpha"]) - log["radius"]
+    for bound, two_class in product((anytime_radius, radius_from_counts), (False, True)):
+        n_b = log["n_b"] if two_class else None
+        difference = bound(log["n_a"], log["n"], log["sigma"], log["alpha"], n_b=n_b) - log["radius"]
         wrong = difference.abs() > 2e-6  # the record keeps 6 decimals, rounded down
         if not wrong.any():
-            return bound
+            return bound, two_class
     row = log[wrong].iloc[0]
     raise ValueError(
         f"log must come from CERTIFY at its alpha, with fixed n or a stopping rule; got radius {row['radius']} "
@@ -128,15 +134,16 @@ def certify_group(
     n: int,
     alpha: float,
     rule: StoppingRule | None,
+    two_class: bool,
     device: torch.device | str,
 ) -> list[Row]:
     """The rows of one group: the unit of work, here or on a worker of a cluster."""
     started = time.perf_counter()
     images, labels = stack(dataset, ids)
     if rule is None:
-        result = classifier.certify(images.to(device), ids, n0, n, alpha)
+        result = classifier.certify(images.to(device), ids, n0, n, alpha, two_class=two_class)
     else:
-        result = classifier.certify_sequential(images.to(device), ids, n0, n, alpha, rule)
+        result = classifier.certify_sequential(images.to(device), ids, n0, n, alpha, rule, two_class=two_class)
     n_each = np.broadcast_to(result.n, len(ids)).astype(int)
     seconds = (time.perf_counter() - started) * (n0 + n_each) / (n0 + n_each).sum()
     common = {"n0": n0, "sigma": classifier.sigma, "alpha": alpha, "seed": classifier.seed}
@@ -174,12 +181,14 @@ def _parameters(
     n: int,
     alpha: float,
     rule: StoppingRule | None,
+    two_class: bool,
     device: torch.device | str,
 ) -> dict[str, object]:
     scheme = f"philox, grid of step 1/{classifier.levels}" if classifier.levels else NOISE_SCHEME
-    # A fixed n is the absence of a rule, so that its records keep their names.
-    stopping = {"rule": {"name": type(rule).__name__} | asdict(rule)} if rule else {}
-    return stopping | {
+    # A fixed n is the absence of a rule, and one class that of two, so that such records keep their names.
+    special = {"rule": {"name": type(rule).__name__} | asdict(rule)} if rule else {}
+    special |= {"bound": "two-class"} if two_class else {}
+    return special | {
         "weights": weights_hash(classifier.base),
         "compute": getattr(classifier.base, "compute", "as torch is set"),
         "sigma": classifier.sigma,

@@ -57,9 +57,18 @@ def anytime_upper_bound(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> np.ndar
     return _lower_and_rest(n - k, n, alpha)[1][()]
 
 
-def anytime_radius(n_a: ArrayLike, n: ArrayLike, sigma: ArrayLike, alpha: ArrayLike) -> np.ndarray:
-    """The certified radius that n_a votes of n support at level alpha, wherever one stopped; 0 for none."""
-    return certified_radius(anytime_lower_bound(n_a, n, alpha), sigma)
+def anytime_radius(
+    n_a: ArrayLike, n: ArrayLike, sigma: ArrayLike, alpha: ArrayLike, n_b: ArrayLike | None = None
+) -> np.ndarray:
+    """The certified radius that n_a votes of n support at level alpha, wherever one stopped; 0 for none.
+
+    With `n_b`, the most votes of any other class, by the two-class bound: alpha / 2 for each side. As with a fixed n no
+    union over classes is needed: the true runner-up is one fixed class, and its bound is at most that of n_b.
+    """
+    if n_b is None:
+        return certified_radius(anytime_lower_bound(n_a, n, alpha), sigma)
+    half = np.asarray(alpha) / 2
+    return certified_radius(anytime_lower_bound(n_a, n, half), sigma, anytime_upper_bound(n_b, n, half))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +87,19 @@ class StoppingRule:
         if not 1 < self.growth < float("inf"):
             raise ValueError(f"growth must be above 1; got {self.growth!r}")
 
-    def settled(self, n_a: ArrayLike, n: int, *, sigma: float, alpha: float, cap: int) -> np.ndarray:
-        """Whether more than the n samples so far, `cap` at most, would be a waste; bool, one for each n_a."""
+    def settled(
+        self, n_a: ArrayLike, n: int, *, sigma: float, alpha: float, cap: int, n_b: ArrayLike | None = None
+    ) -> np.ndarray:
+        """Whether more than the n samples so far, `cap` at most, would be a waste; bool, one for each n_a.
+
+        `n_b` where the two-class bound is used.
+        """
         raise NotImplementedError
+
+    def _best(self, n_a: ArrayLike, n: int, sigma: float, n_b: ArrayLike) -> np.ndarray:
+        """The two-class radius of the highest p_a and the lowest p_b that the votes leave open, each at level beta."""
+        high, low = anytime_upper_bound(n_a, n, self.beta), anytime_lower_bound(n_b, n, self.beta)
+        return certified_radius(high, sigma, low)
 
     def looks(self, cap: int) -> Iterator[int]:
         """The sample sizes at which votes are looked at: multiples of 100, the last one is `cap`."""
@@ -97,7 +116,8 @@ class AtRadii(StoppingRule):
 
     One radius asks "certified at r?"; the radii of a table give the table. Radius 0 asks whether g answers at all.
     A radius is settled where it is certified, and where it is hopeless: the upper bound on p_a at level beta
-    is below the share of votes that would certify it at the cap.
+    is below the share of votes that would certify it at the cap. (With the two-class bound: the highest p_a and the
+    lowest p_b that are still possible would not give it.)
     """
 
     radii: tuple[float, ...]
@@ -109,9 +129,16 @@ class AtRadii(StoppingRule):
             raise ValueError(f"radii must be finite, >= 0, ascending and at least one; got {self.radii!r}")
         object.__setattr__(self, "radii", tuple(radii))  # the dataclass is frozen
 
-    def settled(self, n_a: ArrayLike, n: int, *, sigma: float, alpha: float, cap: int) -> np.ndarray:
-        radius = anytime_radius(n_a, n, sigma, alpha)
+    def settled(
+        self, n_a: ArrayLike, n: int, *, sigma: float, alpha: float, cap: int, n_b: ArrayLike | None = None
+    ) -> np.ndarray:
+        radius = anytime_radius(n_a, n, sigma, alpha, n_b)
         reached = np.searchsorted(self.radii, np.where(radius > 0, radius, -1.0), side="right")
+        if n_b is not None:
+            within_reach = anytime_radius(cap, cap, sigma, alpha, 0) >= self.radii
+            asked = np.append(np.where(within_reach, self.radii, np.inf), np.inf)[reached]
+            best = self._best(n_a, n, sigma, n_b)
+            return np.isinf(asked) | (best < asked) | (best == 0)
         needed = np.append(needed_shares(self.radii, cap, sigma, alpha), np.inf)  # beyond the last, nothing is asked
         return anytime_upper_bound(n_a, n, self.beta) < needed[reached]
 
@@ -131,10 +158,16 @@ class Tolerance(StoppingRule):
         if not 0 < self.tolerance < float("inf"):
             raise ValueError(f"tolerance must be positive and finite; got {self.tolerance!r}")
 
-    def settled(self, n_a: ArrayLike, n: int, *, sigma: float, alpha: float, cap: int) -> np.ndarray:
-        radius = anytime_radius(n_a, n, sigma, alpha)
-        projected = anytime_radius(np.floor(np.asarray(n_a) * (cap / n)), cap, sigma, alpha)
-        hopeless = anytime_upper_bound(n_a, n, self.beta) < needed_shares((0.0,), cap, sigma, alpha)
+    def settled(
+        self, n_a: ArrayLike, n: int, *, sigma: float, alpha: float, cap: int, n_b: ArrayLike | None = None
+    ) -> np.ndarray:
+        radius = anytime_radius(n_a, n, sigma, alpha, n_b)
+        others = None if n_b is None else np.ceil(np.asarray(n_b) * (cap / n))
+        projected = anytime_radius(np.floor(np.asarray(n_a) * (cap / n)), cap, sigma, alpha, others)
+        if n_b is None:
+            hopeless = anytime_upper_bound(n_a, n, self.beta) < needed_shares((0.0,), cap, sigma, alpha)
+        else:
+            hopeless = self._best(n_a, n, sigma, n_b) == 0
         return np.where(radius > 0, projected - radius <= self.tolerance, hopeless)
 
 

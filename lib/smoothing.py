@@ -94,16 +94,20 @@ class SmoothedClassifier:
         """
         _checked_alpha(alpha)
         selected = self.sample(images, ids, n0).argmax(axis=1)
-        counts = self.sample(images, ids, n, start=n0, progress=progress)
-        rows = np.arange(len(counts))
-        n_a = counts[rows, selected]
-        counts[rows, selected] = -1
-        n_b = counts.max(axis=1)
+        n_a, n_b = _votes(self.sample(images, ids, n, start=n0, progress=progress), selected)
         radius = radius_from_counts(n_a, n, self.sigma, alpha, n_b=n_b if two_class else None)
         return Certificates(np.where(radius > 0, selected, ABSTAIN), radius, n_a, n_b, selected, n0, n)
 
     def certify_sequential(
-        self, images: Tensor, ids: Sequence[int], n0: int, n: int, alpha: float, rule: StoppingRule
+        self,
+        images: Tensor,
+        ids: Sequence[int],
+        n0: int,
+        n: int,
+        alpha: float,
+        rule: StoppingRule,
+        *,
+        two_class: bool = False,
     ) -> Certificates:
         """CERTIFY with as many samples as each image needs, n at most: an image stops as soon as `rule` says so.
 
@@ -111,6 +115,7 @@ class SmoothedClassifier:
         once, by Ville's inequality (`lib.sequential.anytime_lower_bound`), so no way of stopping can spend more of it.
         Rounds of growing size go over the images that are still open, in batches that mix them. An image sees its
         samples n0, n0 + 1, ... whatever the others do, so its certificate is the same alone or in a sweep.
+        `two_class` as in `certify`.
         """
         _checked_alpha(alpha)
         selected = self.sample(images, ids, n0).argmax(axis=1)
@@ -120,16 +125,24 @@ class SmoothedClassifier:
             open_ids = [ids[i] for i in active]
             counts[active] += self.sample(images[active], open_ids, look - done, start=n0 + done)
             taken[active] = done = look
-            n_a = counts[active, selected[active]]
-            active = active[~rule.settled(n_a, look, sigma=self.sigma, alpha=alpha, cap=n)]
+            n_a, n_b = _votes(counts[active], selected[active])
+            settled = rule.settled(
+                n_a, look, sigma=self.sigma, alpha=alpha, cap=n, n_b=n_b if two_class else None
+            )  # fmt: skip
+            active = active[~settled]
             if not len(active):
                 break
-        n_a = counts[np.arange(len(ids)), selected]
-        counts[np.arange(len(ids)), selected] = -1
-        radius = anytime_radius(n_a, taken, self.sigma, alpha)
-        return Certificates(
-            np.where(radius > 0, selected, ABSTAIN), radius, n_a, counts.max(axis=1), selected, n0, taken
-        )
+        n_a, n_b = _votes(counts, selected)
+        radius = anytime_radius(n_a, taken, self.sigma, alpha, n_b if two_class else None)
+        return Certificates(np.where(radius > 0, selected, ABSTAIN), radius, n_a, n_b, selected, n0, taken)
+
+
+def _votes(counts: np.ndarray, selected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n_a, n_b): votes for the selected class of each image, and the most for any other."""
+    column = selected[:, None]
+    others = counts.copy()
+    np.put_along_axis(others, column, -1, axis=1)
+    return np.take_along_axis(counts, column, axis=1)[:, 0], others.max(axis=1)
 
 
 def radius_from_counts(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import norm
 from torch.utils.data import TensorDataset
 from toys import hyperplane
 
@@ -154,3 +155,25 @@ def test_the_hash_of_a_model_follows_every_weight_and_buffer():
         hashes.append(weights_hash(model))
     hashes.append(weights_hash(torch.nn.Sequential(*model, torch.nn.Dropout(0.1))))
     assert len(set(hashes)) == 4
+
+
+class Spread(torch.nn.Module):
+    """Class 0 with probability 0.45 under noise of 0.5 about the middle grey, five others with 0.11 each."""
+
+    def forward(self, images):
+        share = torch.special.ndtr((images.flatten(1).mean(1) - 0.5) * 12**0.5 / 0.5)
+        return torch.nn.functional.one_hot(((share - 0.45) / 0.11 + 1).clamp(0, 5.999).long(), 6).float()
+
+
+@pytest.mark.parametrize("rule", [None, AtRadii(radii=(0, 0.125)), Tolerance(tolerance=0.05)])
+def test_the_two_class_bound_certifies_where_the_votes_of_the_others_are_spread(rule, tmp_path):
+    greys = TensorDataset(torch.full((4, 1, 3, 4), 0.5), torch.zeros(4, dtype=torch.long))
+    g, arguments = SmoothedClassifier(Spread().eval(), 0.5, 6), {"n0": 100, "n": 5000, "alpha": 0.001, "rule": rule}
+    one = certify_dataset(g, greys, range(4), tmp_path / "log", **arguments)
+    two = certify_dataset(g, greys, range(4), tmp_path / "log", **arguments, two_class=True)
+    exact = 0.5 * (norm.ppf(0.45) - norm.ppf(0.11)) / 2
+    assert (one["radius"] == 0).all() and (two["predict"] == 0).all()
+    assert ((0.125 if rule else 0.8 * exact) < two["radius"]).all() and (two["radius"] < exact).all()
+    assert np.allclose(recount(two)["radius"], two["radius"], atol=2e-6)
+    manifests = [json.loads(path.read_text())["parameters"] for path in tmp_path.glob("log-*.json")]
+    assert sorted(parameters.get("bound", "") for parameters in manifests) == ["", "two-class"]

@@ -33,7 +33,7 @@ def test_every_record_has_a_manifest_that_agrees_with_its_rows(path):
     log, parameters = read_log(path), json.loads(path.with_suffix(".json").read_text())["parameters"]
     for name in ("sigma", "n0", "alpha", "seed"):
         assert (log[name] == parameters[name]).all()
-    assert (log["n"] == parameters["n"]).all() or "rule" in parameters and (log["n"] <= parameters["n"]).all()
+    assert (log["n"] == parameters["n"]).all() or ("rule" in parameters and (log["n"] <= parameters["n"]).all())
 
 
 def test_the_records_of_the_readmes_figures_are_there():

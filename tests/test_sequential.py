@@ -6,7 +6,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 from scipy.special import betainc, betaln, ndtr, ndtri
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from lib.bounds import lower_confidence_bound
 from lib.sequential import (
@@ -242,3 +242,40 @@ def test_looks_grow_in_hundreds_up_to_the_cap(cap, growth):
 def test_bad_input_is_refused_by_name_and_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# ---- the runner-up bounded too ---------------------------------------------------------------------------------
+
+
+def test_the_two_class_radius_certifies_a_plurality_that_one_class_cannot():
+    assert anytime_radius(4500, 10_000, 1.0, 0.001) == 0
+    exact = (norm.ppf(0.45) - norm.ppf(0.1)) / 2
+    assert 0.9 * exact < anytime_radius(45_000, 100_000, 1.0, 0.001, n_b=10_000) < exact
+
+
+def test_with_one_other_class_the_two_class_radius_costs_half_of_alpha():
+    votes = np.array([600, 900, 999])
+    one, two = (anytime_radius(votes, 1000, 0.5, alpha, n_b) for alpha, n_b in ((0.0005, None), (0.001, 1000 - votes)))
+    assert np.allclose(one, two, atol=1e-9)
+
+
+def test_two_classes_that_tie_are_told_apart_in_at_most_alpha_of_100_000_sequential_runs():
+    alpha, cap, runs = 0.05, 3000, 100_000
+    rng, votes, wrong, done = np.random.default_rng(4), np.zeros((runs, 3), int), np.zeros(runs, bool), 0
+    for n in AtRadii(radii=(0,)).looks(cap):
+        votes += rng.multinomial(n - done, (0.4, 0.4, 0.2), size=runs)
+        done = n
+        distinct, which = np.unique(votes, axis=0, return_inverse=True)
+        radius = anytime_radius(distinct[:, 0], n, 1.0, alpha, n_b=distinct[:, 1:].max(axis=1))
+        wrong |= (radius > 0)[which.ravel()]
+    assert 0 < wrong.mean() < alpha
+
+
+def test_with_two_classes_an_image_is_settled_where_it_is_certified_or_hopeless():
+    rule, common = AtRadii(radii=(0.5,)), {"n": 2000, "sigma": 0.5, "alpha": 0.001, "cap": 100_000}
+    n_a, n_b = np.array([2000, 1800, 1550, 900, 300, 2000]), np.array([0, 50, 300, 500, 900, 0])
+    assert rule.settled(n_a, n_b=n_b, **common).tolist() == [True, True, False, True, True, True]
+    beyond = AtRadii(radii=(0.5, 9.0))  # what no number of votes certifies is not waited for
+    assert beyond.settled(n_a, n_b=n_b, **common).tolist()[0]
+    within = Tolerance(tolerance=0.01)
+    assert within.settled(n_a, n_b=n_b, **common).tolist() == [False, False, False, False, True, False]
