@@ -133,10 +133,15 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def best_batch_size(model: nn.Module, images: Tensor, samples: int) -> int:
-    """The batch size at which the bare forward pass is fastest, of those that a measurement can fill."""
-    sizes = [size for size in BATCH_SIZES if min(250, samples // 20) <= size <= samples]
-    pace = {size: seconds(lambda s=size: bare(model, images, samples, s), images.device) for size in sizes * 2}
-    return min(sizes, key=lambda size: pace[size] / (samples // size * size))
+    """The batch size at which the bare forward pass is fastest, of those that a measurement and the memory can hold."""
+    pace = {}
+    for size in [size for size in BATCH_SIZES if min(250, samples // 20) <= size <= samples]:
+        try:
+            times = [seconds(lambda s=size: bare(model, images, samples, s), images.device) for _ in range(2)]
+        except torch.OutOfMemoryError:
+            break
+        pace[size] = min(times) / (samples // size * size)
+    return min(pace, key=pace.get)
 
 
 def measure(name: str, device: torch.device, rounds: int, fast: str, classes: int = 10) -> dict[str, object]:

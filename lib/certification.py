@@ -89,7 +89,7 @@ def recount(log: pd.DataFrame, *, n: int | None = None, alpha: float | None = No
     bound, two_class = _bound_behind(log)
     n_a, n_b, n_new = log["n_a"], log["n_b"], log["n"]
     if n is not None:
-        n_a, n_b, n_new = np.floor(n_a * (n / log["n"])), np.ceil(n_b * (n / log["n"])), n
+        n_a, n_b, n_new = np.floor(n_a * n / log["n"]), np.ceil(n_b * n / log["n"]), n
     level = log["alpha"] if alpha is None else alpha
     radius = bound(n_a, n_new, log["sigma"], level, n_b=n_b if two_class else None)
     predict = log["selected"].where(radius > 0, ABSTAIN)

@@ -13,6 +13,7 @@ dask-jobqueue on a Slurm cluster, one GPU a worker:
 
 By hand: `dask scheduler` on one machine; on others, in this project's folder, `dask cuda worker ADDRESS` (dask-cuda)
 starts a worker for each GPU, `OMP_NUM_THREADS=1 dask worker ADDRESS --nthreads 1 --no-nanny` one on a CPU (see TRIM).
+One thread a worker: torch's switches for precision are those of a whole process.
 Workers keep the code that they have imported: start them again after a change of lib.
 Needs what `pip install -e ".[cluster]"` installs.
 """

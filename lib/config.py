@@ -32,16 +32,14 @@ TRAINING = {
 }
 
 # How f is computed in words, which lib.models.compute reads and explains.
-PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
-OPTIONS = ("channels-last", "folded", "compiled", "cuda-graphs")
 COMPUTE = {
-    "pattern": rf"({'|'.join(PRECISIONS)})(, ({'|'.join(OPTIONS)}))*",
-    "example": "float32, tf32, bfloat16 or float16, then perhaps channels-last, folded, compiled, cuda-graphs",
+    "pattern": r"(float32|tf32|bfloat16|float16)(, channels-last)?(, folded)?(, compiled|, cuda-graphs)?",
+    "example": "float32, tf32, bfloat16 or float16; then, in this order, channels-last, folded, compiled|cuda-graphs",
 }
 
 # When an image has had enough samples, in words, which lib.methods turns into a rule of lib.sequential.
 STOP = {
-    "pattern": r"after n|at radii(?P<radii>(?: \d+(?:\.\d+)?)+)|within (?P<tolerance>\d+(?:\.\d+)?)",
+    "pattern": r"after n|at radii(?P<radii>(?: \d+(?:\.\d+)?)+)|within (?P<tolerance>(?![0.]+$)\d+(?:\.\d+)?)",
     "example": "after n, or at radii 0 0.25 0.5, or within 0.05",
 }
 
@@ -78,6 +76,9 @@ class Common:
         for field in dataclasses.fields(self):
             value = checked(field, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # the dataclass is frozen
+        radii = [float(radius) for radius in self.stop.removeprefix("at radii").split()] if "radii" in self.stop else []
+        if radii != sorted(set(radii)):
+            raise ValueError(f"stop = {self.stop!r}: the radii must ascend")
 
     @classmethod
     def of(cls, variables: Mapping[str, Any]) -> typing.Self:

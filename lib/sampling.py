@@ -38,6 +38,7 @@ def class_counts(
     batch_size: int = 1000,
     levels: int | None = None,
     progress: Callable[[int], None] | None = None,
+    halved: Callable[[int], None] | None = None,
 ) -> Tensor:
     """How often `base` answers each class on x + N(0, sigma^2 I), for samples start ... start + n - 1 of every image.
 
@@ -45,9 +46,9 @@ def class_counts(
     an image, the key of its noise (its index in the data set). Returns int64 (N, num_classes) there; rows sum to n.
     All samples form one queue that is cut into batches, so many images with few samples each are as fast as one with
     many, and memory does not grow with n. A batch for which there is not enough memory is halved, with a warning, and
-    the queue goes on in such batches. `levels`: noise in whole steps of 1 / levels, safe from floating point, for
-    images that hold such steps (`lib.sound`; 255 for 8-bit images, 16 for the digits). `progress` is told the number of
-    samples queued so far.
+    the queue goes on in such batches; `halved` is told their size. `levels`: noise in whole steps of 1 / levels, safe
+    from floating point, for images that hold such steps (`lib.sound`; 255 for 8-bit images, 16 for the digits).
+    `progress` is told the number of samples queued so far.
     ValueError for images outside [0, 1], a base in training mode, or any argument out of its range.
     """
     _check_base(base, images, ids, num_classes)
@@ -60,10 +61,12 @@ def class_counts(
         last = min(done + batch_size, total)
         owner = torch.arange(done, last, device=images.device) // n
         try:
-            noisy = _noisy(images[owner], _pieces(ids, n, start, done, last), sigma, seed, levels)
-            _add_votes(counts, owner, base(noisy))
+            pieces = _pieces(ids, n, start, done, last)
+            _add_votes(counts, owner, base(_noisy(images[owner], pieces, sigma, seed, levels)))
         except (RuntimeError, MemoryError) as error:
             batch_size = _halved(last - done, error)
+            if halved:
+                halved(batch_size)
             continue
         done = last
         if progress:

@@ -96,10 +96,14 @@ class StoppingRule:
         """
         raise NotImplementedError
 
-    def _best(self, n_a: ArrayLike, n: int, sigma: float, n_b: ArrayLike) -> np.ndarray:
-        """The two-class radius of the highest p_a and the lowest p_b that the votes leave open, each at level beta."""
-        high, low = anytime_upper_bound(n_a, n, self.beta), anytime_lower_bound(n_b, n, self.beta)
-        return certified_radius(high, sigma, low)
+    def _best(self, n_a: ArrayLike, n_b: ArrayLike, n: int, sigma: float, alpha: float, cap: int) -> np.ndarray:
+        """The two-class radius at the cap if p_a is as high, and p_b as low, as the votes leave open at level beta / 2.
+
+        (As low as the class with the most votes allows: of very many equal ones that may be a little too much.)
+        """
+        high, low = anytime_upper_bound(n_a, n, self.beta / 2), anytime_lower_bound(n_b, n, self.beta / 2)
+        votes = np.floor(cap * high)
+        return anytime_radius(votes, cap, sigma, alpha, np.minimum(np.ceil(cap * low), cap - votes))
 
     def looks(self, cap: int) -> Iterator[int]:
         """The sample sizes at which votes are looked at: multiples of 100, the last one is `cap`."""
@@ -135,10 +139,8 @@ class AtRadii(StoppingRule):
         radius = anytime_radius(n_a, n, sigma, alpha, n_b)
         reached = np.searchsorted(self.radii, np.where(radius > 0, radius, -1.0), side="right")
         if n_b is not None:
-            within_reach = anytime_radius(cap, cap, sigma, alpha, 0) >= self.radii
-            asked = np.append(np.where(within_reach, self.radii, np.inf), np.inf)[reached]
-            best = self._best(n_a, n, sigma, n_b)
-            return np.isinf(asked) | (best < asked) | (best == 0)
+            best = self._best(n_a, n_b, n, sigma, alpha, cap)
+            return (best < np.append(self.radii, np.inf)[reached]) | (best == 0)
         needed = np.append(needed_shares(self.radii, cap, sigma, alpha), np.inf)  # beyond the last, nothing is asked
         return anytime_upper_bound(n_a, n, self.beta) < needed[reached]
 
@@ -162,12 +164,12 @@ class Tolerance(StoppingRule):
         self, n_a: ArrayLike, n: int, *, sigma: float, alpha: float, cap: int, n_b: ArrayLike | None = None
     ) -> np.ndarray:
         radius = anytime_radius(n_a, n, sigma, alpha, n_b)
-        others = None if n_b is None else np.ceil(np.asarray(n_b) * (cap / n))
+        others = None if n_b is None else np.ceil(np.asarray(n_b) * cap / n)
         projected = anytime_radius(np.floor(np.asarray(n_a) * (cap / n)), cap, sigma, alpha, others)
         if n_b is None:
             hopeless = anytime_upper_bound(n_a, n, self.beta) < needed_shares((0.0,), cap, sigma, alpha)
         else:
-            hopeless = self._best(n_a, n, sigma, n_b) == 0
+            hopeless = self._best(n_a, n_b, n, sigma, alpha, cap) == 0
         return np.where(radius > 0, projected - radius <= self.tolerance, hopeless)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from lib.config import NOTEBOOKS, kit_root
+from lib.config import NOTEBOOKS, kit_root, load_profile
 from lib.environment import PROJECT_ROOT
 from lib.records import atomic_write
 from results.figures import RECORDS
@@ -21,7 +21,6 @@ def keep_record(folder: Path, name: str, target: Path) -> None:
     """Copy a record and its manifest to `target`, without the hash in its name."""
     for suffix in (".tsv", ".json"):
         newest = max(folder.glob(f"{name}-????????{suffix}"), key=lambda path: path.stat().st_mtime)
-        target.mkdir(exist_ok=True)
         atomic_write(target / f"{name}{suffix}", newest.read_bytes())
 
 
@@ -37,8 +36,10 @@ def keep_notebook(executed: Path) -> None:
 def main() -> None:
     """Keep what a profile's run has made: of digits the README's records and the notebooks, of others all records."""
     profile = sys.argv[1] if len(sys.argv) > 1 else "digits"
-    folder = kit_root() / "runs" / profile
+    folder = kit_root() / load_profile(profile, next(iter(NOTEBOOKS)))["run_dir"]
     found = {re.sub(r"-\w{8}$", "", path.stem) for path in (folder / "records").glob("*.tsv")}
+    if not found:
+        sys.exit(f"no records in {folder}: make PROFILE={profile} writes them")
     for name in RECORDS if profile == "digits" else sorted(found):
         keep_record(folder / "records", name, RESULTS / profile)
     for name in NOTEBOOKS if profile == "digits" else ():

@@ -21,6 +21,7 @@ from lib.models.compute import Compute, Computed
 from lib.models.diffusion import DiffusionDenoiser
 from lib.models.small_unet import UNETS
 from lib.sampling import class_counts
+from lib.smoothing import SmoothedClassifier
 
 IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -94,12 +95,28 @@ def test_products_on_a_gpu_are_in_tf32_only_where_it_is_asked_for(words, tf32):
             return super().forward(images)
 
     def flags():
-        cudnn = torch.backends.cudnn
-        return cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, cudnn.enabled, cudnn.benchmark
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
 
-    network, before = Looks().eval(), flags()
-    logits(words, network)
-    assert network.found == (tf32, tf32) and flags() == before
+    network, original = Looks().eval(), torch.get_float32_matmul_precision()
+    for outside in ("highest", "medium"):
+        torch.set_float32_matmul_precision(outside)
+        before = flags()
+        try:
+            logits(words, network)
+            assert network.found == (tf32, tf32) and flags() == before
+        finally:
+            torch.set_float32_matmul_precision(original)
+
+
+def test_tf32_set_through_the_interface_that_cannot_be_combined_is_refused_in_words():
+    conv, before = torch.backends.cudnn.conv, torch.backends.cudnn.conv.fp32_precision
+    conv.fp32_precision = "ieee"
+    try:
+        with pytest.raises(ValueError, match="compute sets TF32 itself"):
+            logits("float32")
+    finally:
+        conv.fp32_precision = before
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_channels_last_is_the_layout_that_the_network_sees():
@@ -114,7 +131,7 @@ def test_a_compiled_network_sees_few_batch_sizes_and_answers_for_the_images_only
     f = Computed(network, "float32, compiled")
     for rows in (1, 100, 128, 129, 500, 1024):
         assert len(f(torch.rand(rows, 3, 4, 4))) == rows
-    assert [len(batch) for batch in network.batches] == [128, 128, 128, 256, 512, 1024]
+    assert [len(batch) for batch in network.batches] == [16, 128, 128, 256, 512, 1024]
 
 
 def test_compiled_logits_are_the_networks_and_a_copy_compiles_its_own(monkeypatch):
@@ -122,8 +139,41 @@ def test_compiled_logits_are_the_networks_and_a_copy_compiles_its_own(monkeypatc
     f = Computed(resnet(), "float32, compiled")
     with torch.no_grad():
         assert torch.allclose(f(IMAGES), resnet()(IMAGES), rtol=1e-4, atol=1e-4)
+        assert (f(IMAGES) - f(IMAGES.flip(0))).flip(0).add(f(IMAGES) - f(IMAGES.flip(0))).abs().max() < 1e-5
         for twin in (copy.deepcopy(f), pickle.loads(pickle.dumps(f))):
             assert twin._call is None and weights_hash(twin) == weights_hash(f)
+
+
+def test_however_many_networks_a_process_compiles_all_of_them_are_compiled(monkeypatch):
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(inputs)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    for classes in range(2, 14):  # torch by itself compiles eight, and runs the others as they are
+        f = Computed(nn.Sequential(nn.Flatten(), nn.Linear(12, classes)).eval(), "float32, compiled")
+        assert len(f(torch.rand(3, 3, 2, 2))) == 3
+    assert len(seen) == 12
+
+
+def test_wrapping_a_network_changes_the_mode_of_none_of_its_parts():
+    parts = nn.Sequential(nn.BatchNorm2d(3).train(), nn.BatchNorm2d(3).eval())
+    assert Computed(parts).training and not parts[1].training
+
+
+def test_a_network_that_uses_a_layer_twice_is_not_folded():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, images):
+            return self.bn(self.conv(self.bn(self.conv(images))))
+
+    with pytest.raises(ValueError, match="conv of Twice is used 2 times"):
+        Computed(Twice().eval(), "float32, folded")
 
 
 def test_every_way_is_another_f_to_a_record():
@@ -131,7 +181,7 @@ def test_every_way_is_another_f_to_a_record():
     assert len({weights_hash(Computed(resnet(), way)) for way in ways}) == len(ways)
 
 
-@pytest.mark.parametrize("words", ["", "int8", "channels-last", "float32,folded", "float32, folded, folded"])
+@pytest.mark.parametrize("words", ["", "int8", "channels-last", "float32,folded", "float32, folded, folded", "tf32\n"])
 def test_words_that_say_nothing_are_refused(words):
     with pytest.raises(ValueError, match="compute = "):
         Compute.parse(words)
@@ -169,6 +219,17 @@ def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(error):
     assert torch.equal(counts, count(plain))
     assert torch.equal(base.seen, plain.seen), "the same noise, each sample once"
     assert max(len(batch) for batch in base.batches) == 62  # 500, 250, 125, 62
+
+
+def test_a_smoothed_classifier_remembers_the_batch_that_fitted():
+    base = Greedy(MemoryError()).eval()
+    g = SmoothedClassifier(base, 0.5, 3, batch_size=400)
+    with pytest.warns(UserWarning, match="out of memory with 400"):
+        g.sample(torch.rand(1, 1, 4, 4), [0], 400)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert g.sample(torch.rand(1, 1, 4, 4), [0], 400).sum() == 400
+    assert g.batch_size == 400, "what the record is named after"
 
 
 def test_an_error_of_another_kind_is_not_taken_for_too_little_memory():

@@ -228,10 +228,32 @@ def test_a_profile_is_refused(text, message, profile):
 
 
 def test_a_missing_profile_is_answered_with_those_that_exist():
-    with pytest.raises(FileNotFoundError, match=r"'digit'.*cifar10, digits, imagenet"):
+    with pytest.raises(FileNotFoundError, match=r"'digit'.*cifar10, cifar10_cpu, digits, imagenet"):
         load_profile("digit", "01_randomized_smoothing")
 
 
 def test_an_unknown_notebook_is_refused():
     with pytest.raises(ValueError, match="unknown notebook: '01_randomised_smoothing'; did you mean"):
         load_profile("digits", "01_randomised_smoothing")
+
+
+# ---- words -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", ["after n", "at radii 0.5", "at radii 0 0.25 1", "within 0.05", "within 1"])
+def test_ways_to_stop(stop):
+    assert RandomizedSmoothing(stop=stop).stop == stop
+
+
+@pytest.mark.parametrize(
+    "stop", ["at radii", "at radii 0.5 0.25", "at radii 0.5 0.5", "within 0", "within 0.0", "at -1"]
+)
+def test_ways_to_stop_that_make_no_sense_are_refused(stop):
+    with pytest.raises(ValueError, match=r"^stop = "):
+        RandomizedSmoothing(stop=stop)
+
+
+@pytest.mark.parametrize("compute", ["int8", "folded", "float32, compiled, folded", "float32, folded, folded"])
+def test_ways_to_compute_that_make_no_sense_are_refused(compute):
+    with pytest.raises(ValueError, match=r"^compute = "):
+        RandomizedSmoothing(compute=compute)

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.bounds import certified_radius, lower_confidence_bound
 from lib.records import read_log
-from lib.sequential import anytime_lower_bound
-from lib.smoothing import ABSTAIN
+from lib.sequential import anytime_radius
+from lib.smoothing import ABSTAIN, radius_from_counts
 from lib.tables import certified_accuracy
 from results import figures
 
@@ -21,9 +20,9 @@ NAMES = [f"{path.parent.name}/{path.stem}" for path in RECORDS]
 @pytest.mark.parametrize("path", RECORDS, ids=NAMES)
 def test_every_radius_follows_from_the_counts_beside_it(path):
     log = read_log(path)
-    stopped = "rule" in json.loads(path.with_suffix(".json").read_text())["parameters"]
-    bound = anytime_lower_bound if stopped else lower_confidence_bound
-    exact = certified_radius(bound(log["n_a"], log["n"], log["alpha"]), log["sigma"])
+    parameters = json.loads(path.with_suffix(".json").read_text())["parameters"]
+    radius = anytime_radius if "rule" in parameters else radius_from_counts
+    exact = radius(log["n_a"], log["n"], log["sigma"], log["alpha"], log["n_b"] if "bound" in parameters else None)
     assert (log["radius"] <= exact).all() and np.allclose(log["radius"], exact, atol=1.1e-6)
     assert ((log["predict"] == ABSTAIN) == (exact == 0)).all()
 

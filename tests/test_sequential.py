@@ -279,3 +279,20 @@ def test_with_two_classes_an_image_is_settled_where_it_is_certified_or_hopeless(
     assert beyond.settled(n_a, n_b=n_b, **common).tolist()[0]
     within = Tolerance(tolerance=0.01)
     assert within.settled(n_a, n_b=n_b, **common).tolist() == [False, False, False, False, True, False]
+    assert within.settled([0], 2900, sigma=0.5, alpha=0.001, cap=100_000, n_b=[2900])
+
+
+@pytest.mark.parametrize(("p", "radius"), [(0.55, 0.16), (0.6, 0.3), (0.99, 2.6)])
+def test_with_two_classes_hopeless_images_stop_nearly_as_soon_as_with_one(p, radius):
+    # these probabilities are just short of what 10,000 samples would certify
+    rule, rng, mean = AtRadii(radii=(radius,)), np.random.default_rng(0), {}
+    for two_class in (False, True):
+        votes, taken, active, done = np.zeros(300, int), np.zeros(300, int), np.arange(300), 0
+        for n in rule.looks(10_000):
+            votes[active] += rng.binomial(n - done, p, size=len(active))
+            taken[active] = done = n
+            n_b = n - votes[active] if two_class else None
+            settled = rule.settled(votes[active], n, sigma=1.0, alpha=0.001, cap=10_000, n_b=n_b)
+            active = active[~settled]
+        mean[two_class] = taken.mean()
+    assert mean[True] < 1.5 * mean[False] < 9000

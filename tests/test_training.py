@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -149,3 +150,18 @@ def test_the_global_random_state_is_left_alone(tmp_path):
 def test_a_recipe_that_makes_no_sense_is_refused(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(RECIPE, **{field: value})
+
+
+@pytest.mark.parametrize("compute", ["bfloat16", "bfloat16, channels-last", "float32, compiled"])
+def test_training_learns_however_it_is_computed(compute, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # needs no C++ compiler
+    recipe = dataclasses.replace(RECIPE, epochs=60, lr_step=60, sigma=0.02, compute=compute)
+    model = fit(tmp_path, recipe)
+    assert (model(IMAGES).argmax(1) == LABELS).float().mean() > 0.9
+    assert recipe.hash != dataclasses.replace(recipe, compute="float32").hash
+
+
+@pytest.mark.parametrize("compute", ["float16", "float32, folded", "quickly"])
+def test_training_cannot_be_computed_in_every_way(compute):
+    with pytest.raises(ValueError, match="training takes neither|compute = 'quickly'"):
+        dataclasses.replace(RECIPE, compute=compute)

@@ -6,26 +6,31 @@ certified, as long as the same one selects, votes and predicts. So the choice is
     f = Computed(network, "bfloat16, channels-last")        # then SmoothedClassifier(f, sigma, num_classes)
 
 The first word is the precision of convolutions and matrix products: float32, tf32 (float32 with products of 10 bits;
-what torch does to convolutions on a GPU by itself), bfloat16 or float16 by autocast. After it, in any number:
+what torch does to convolutions on a GPU by itself), bfloat16 or float16 by autocast. After it, in this order:
 
 channels-last  pixels outermost in memory, which convolution kernels prefer
 folded         batch normalisation folded into the convolutions before it
-compiled       torch.compile, with a kernel for each of a few batch sizes
-cuda-graphs    the same, and the kernels of a batch launched at once: for small networks on a GPU
+compiled       torch.compile, for batch sizes that are powers of two: choose such a batch_size, others are filled up
+cuda-graphs    instead of that: the same, and the kernels of a batch launched at once: for small networks on a GPU
 """
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from lib.config import OPTIONS, PRECISIONS
+from lib.config import COMPUTE
 
-LEAST_ROWS = 128  # compiled batches are filled up to a power of two from here on
+LEAST_ROWS = 16  # compiled batches are filled up to a power of two from here on
+
+# torch.compile keeps 8 kernels a function and then, unless told otherwise, goes on without compiling: another f.
+COMPILER = {"recompile_limit": 1000, "accumulated_recompile_limit": 10_000, "fail_on_recompile_limit_hit": True}
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,9 @@ class Compute:
     @classmethod
     def parse(cls, words: str) -> "Compute":
         """ValueError where a word is unknown, twice there, or not in its place."""
+        if not re.fullmatch(COMPUTE["pattern"], words):
+            raise ValueError(f"compute = {words!r}: expected {COMPUTE['example']}")
         precision, *options = words.split(", ")
-        if precision not in PRECISIONS or not set(options) <= set(OPTIONS) or len(options) > len(set(options)):
-            raise ValueError(
-                f"compute = {words!r}: one of {', '.join(PRECISIONS)}, then any of {', '.join(OPTIONS)}, "
-                "separated by a comma and a space"
-            )
         return cls(precision, tuple(options))
 
     @property
@@ -63,11 +65,29 @@ class Compute:
         return torch.compile(call, dynamic=False, mode=mode)
 
     @contextmanager
-    def precise(self, device: torch.device) -> Iterator[None]:
-        """Forward passes on `device` in the precision that is asked for, whatever is set outside."""
+    def settings(self) -> Iterator[None]:
+        """torch's switches for TF32, and for its compiler, as asked for; afterwards as before. They are a process's.
+
+        ValueError where somebody has set `fp32_precision` of torch.backends, which torch does not let one combine.
+        """
+        try:
+            before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        except RuntimeError as error:
+            raise ValueError(f"compute sets TF32 itself, not torch.backends.*.fp32_precision: {error}") from error
+        tf32 = self.precision == "tf32"
+        with torch._dynamo.config.patch(COMPILER) if self.compiles else nullcontext():
+            try:
+                torch.set_float32_matmul_precision("high" if tf32 else "highest")
+                torch.backends.cudnn.allow_tf32 = tf32
+                yield
+            finally:
+                torch.set_float32_matmul_precision(before[0])
+                torch.backends.cudnn.allow_tf32 = before[1]
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Forward passes on `device` in half precision, or expressly not, whatever autocast is on outside."""
         dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.precision)
-        with _products(tf32=self.precision == "tf32"), torch.autocast(device.type, dtype, enabled=dtype is not None):
-            yield
+        return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 class Computed(nn.Module):
@@ -83,7 +103,7 @@ class Computed(nn.Module):
         self.compute, self._how = compute, Compute.parse(compute)
         self.network = self._how.lay_out(_folded(network) if "folded" in self._how.options else network)
         self._call = None  # compiled at the first batch, in the process that needs it
-        self.train(network.training)
+        self.training = network.training
 
     def extra_repr(self) -> str:
         return self.compute
@@ -92,8 +112,9 @@ class Computed(nn.Module):
         batch = self._how.lay_out(_filled_up(images) if self._how.compiles else images)
         if self._call is None:
             self._call = self._how.compile(lambda batch: self.network(batch))
-        with self._how.precise(images.device):
-            return self._call(batch)[: len(images)].float()
+        with self._how.settings(), self._how.autocast(images.device):
+            logits = self._call(batch)[: len(images)]
+        return logits.to(torch.float32, copy=True)  # a CUDA graph writes into the same memory next time
 
     def __getstate__(self) -> dict:
         """Compiled code stays where it is: a copy, or a worker of a cluster, compiles its own."""
@@ -106,26 +127,17 @@ def _folded(network: nn.Module) -> nn.Module:
     if any(hasattr(module, "expected_sigma") for module in network.modules()):
         raise ValueError("folded is not for diffusion models: they have no batch normalisation, leave the word out")
     try:
-        return fuse(network).eval().requires_grad_(False)
+        traced = fx.symbolic_trace(network)
     except Exception as error:  # whatever the network's own code says to the stand-ins that it is traced with
         raise ValueError(f"torch.fx cannot trace {type(network).__name__}, leave 'folded' out: {error}") from error
+    calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
+    for name, times in calls.items():
+        if times > 1 and isinstance(traced.get_submodule(name), (nn.Conv2d, nn.BatchNorm2d)):
+            raise ValueError(f"{name} of {type(network).__name__} is used {times} times, leave 'folded' out")
+    return fuse(traced, no_trace=True).eval().requires_grad_(False)
 
 
 def _filled_up(images: Tensor) -> Tensor:
     """Rows of zeros after the last image, up to a power of two: each batch size is compiled once, and takes long."""
     size = max(LEAST_ROWS, 1 << (len(images) - 1).bit_length())
     return F.pad(images, (0, 0) * (images.ndim - 1) + (0, size - len(images)))
-
-
-@contextmanager
-def _products(tf32: bool) -> Iterator[None]:
-    """Convolutions and matrix products on a GPU with TF32, or without it; as before afterwards."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    kept = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "benchmark_limit", "deterministic")}
-    try:
-        with cudnn.flags(**kept, allow_tf32=tf32):
-            matmul.allow_tf32 = tf32
-            yield
-    finally:
-        matmul.allow_tf32 = before

@@ -181,9 +181,10 @@ class _State:
     def step(self, objective: Objective, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         """One optimizer step on a batch."""
         self.optimizer.zero_grad(set_to_none=True)
-        with self.how.precise(images.device):
-            loss = objective(self.forward, self.how.lay_out(images), labels, generator)
-        loss.backward()
+        with self.how.settings():
+            with self.how.autocast(images.device):
+                loss = objective(self.forward, self.how.lay_out(images), labels, generator)
+            loss.backward()
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)

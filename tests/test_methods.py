@@ -1,0 +1,51 @@
+"""What the words of the parameters become: how f is computed, in training and in certification, and when sampling stops."""
+
+import json
+
+import pytest
+import torch
+from test_certification import DATASET, IDS
+from toys import hyperplane
+
+from lib import methods
+from lib.config import Common, NoiseTraining
+from lib.datasets import Data
+from lib.sequential import AtRadii, Tolerance
+
+DATA = Data("halves", DATASET, DATASET, 2, ("0", "1"), (1, 3, 4), (0.5,), (0.5,))
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [("after n", None), ("at radii 0 0.5", AtRadii(radii=(0, 0.5))), ("within 0.05", Tolerance(tolerance=0.05))],
+)
+def test_words_become_a_stopping_rule(words, rule):
+    assert methods._stopping_rule(Common(stop=words)) == rule
+
+
+@pytest.mark.parametrize(
+    ("words", "trained"),
+    [
+        ("float32", "float32"),
+        ("float16, channels-last, folded, compiled", "bfloat16, channels-last, compiled"),
+        ("bfloat16, folded", "bfloat16"),
+    ],
+)
+def test_training_is_computed_as_f_is_as_far_as_it_can_be(words, trained, monkeypatch, tmp_path):
+    recipes = []
+    monkeypatch.setattr(methods, "train", lambda recipe, *_, **__: recipes.append(recipe))
+    methods.noise_trained_classifier(NoiseTraining(run_dir=str(tmp_path), compute=words), DATA, 0.25)
+    assert recipes[0].compute == trained
+
+
+def test_a_record_says_how_f_was_computed_and_when_sampling_stopped(tmp_path):
+    cfg = Common(run_dir=str(tmp_path), n=2000, stop="at radii 0.25", compute="bfloat16")
+    log = methods.certified(cfg, DATA, hyperplane(), 0.5, "log", IDS)
+    parameters = json.loads(next(tmp_path.glob("records/log-*.json")).read_text())["parameters"]
+    assert parameters["compute"] == "bfloat16" and parameters["rule"]["radii"] == [0.25]
+    assert log["n"].min() < 2000
+
+
+def test_selection_votes_and_predictions_are_of_the_same_f():
+    g = methods.smoothed(Common(compute="bfloat16"), DATA, hyperplane(), 0.5)
+    assert g.base.compute == "bfloat16" and g.base.network(torch.rand(2, 1, 3, 4)).shape == (2, 2)
