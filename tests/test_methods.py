@@ -1,4 +1,4 @@
-"""What the words of the parameters become: how f is computed, in training and in certification, and when sampling stops."""
+"""What the words of the parameters become: how f is computed, in training and afterwards, and when sampling stops."""
 
 import json
 

@@ -163,5 +163,5 @@ def test_training_learns_however_it_is_computed(compute, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("compute", ["float16", "float32, folded", "quickly"])
 def test_training_cannot_be_computed_in_every_way(compute):
-    with pytest.raises(ValueError, match="training takes neither|compute = 'quickly'"):
+    with pytest.raises(ValueError, match=r"training takes neither|compute = 'quickly'"):
         dataclasses.replace(RECIPE, compute=compute)
