@@ -1,4 +1,4 @@
-"""Samples a second of the kit, as ratios measured in one run: `python -m benchmarks.throughput [--models NAME ...]`.
+"""Samples a second of the kit, as ratios measured in one run: `make bench ARGS=--all`.
 
 bare   the forward pass alone, at its best batch size: no noise, no counting. The kit aims at 0.9 of it.
 n      the kit's estimation stage of CERTIFY: many samples of each image.
@@ -10,6 +10,7 @@ fast   the kit's n stage with f computed as --fast says, to the kit's n stage in
 All are in float32 but for the last two columns. Weights are random: speed does not depend on them. Machines are noisy,
 so the contenders take turns and each ratio is the median over the rounds, with the range beside it.
 --growth measures instead how samples a second and memory grow with n, images, classes and batch size.
+(`make` sets how malloc behaves, see lib/environment.py; without it all of them are slower on a CPU.)
 """
 
 import argparse
@@ -17,7 +18,7 @@ import importlib.util
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -112,15 +113,16 @@ def kit(model: nn.Module, images: Tensor, n: int, batch_size: int, num_classes: 
 
 
 def art(model: nn.Module, images: Tensor, n: int, batch_size: int, num_classes: int) -> Callable[[], object]:
-    """The toolbox's certification of `images` with n samples each, the 100 that select a class among them."""
+    """The toolbox's certification of `images` with n samples each, those that select a class among them."""
+    selecting = min(100, n // 2)
     from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 
     smoothed = PyTorchRandomizedSmoothing(
         model, loss=nn.CrossEntropyLoss(), input_shape=tuple(images.shape[1:]), nb_classes=num_classes,
-        sample_size=100, scale=SIGMA, alpha=0.001, device_type="gpu" if images.is_cuda else "cpu",
+        sample_size=selecting, scale=SIGMA, alpha=0.001, device_type="gpu" if images.is_cuda else "cpu",
     )  # fmt: skip
     pixels = images.cpu().numpy()
-    return lambda: smoothed.certify(pixels, n=n - 100, batch_size=batch_size)
+    return lambda: smoothed.certify(pixels, n=n - selecting, batch_size=batch_size)
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
@@ -151,7 +153,7 @@ def measure(name: str, device: torch.device, rounds: int, fast: str, classes: in
     classes = 1000 if shape == IMAGENET else classes
     model = Computed(build().eval().to(device).requires_grad_(False))
     quick = Computed(build().eval().to(device).requires_grad_(False), words_for(model, fast))
-    few, many = torch.rand(2, *shape, device=device), torch.rand(max(2, samples // 100), *shape, device=device)
+    few, many = torch.rand(2, *shape, device=device), torch.rand(max(1, samples // 100), *shape, device=device)
     size, quick_size = best_batch_size(model, few, samples), best_batch_size(quick, few, samples)
     each, all_of_it = samples // 2, samples // size * size
     contenders: dict[str, tuple[Callable[[], object], int]] = {
@@ -164,8 +166,7 @@ def measure(name: str, device: torch.device, rounds: int, fast: str, classes: in
         "fast, n": (lambda: kit(quick, few, each, quick_size, classes), 2 * each),
     }
     if importlib.util.find_spec("art"):
-        taken = max(each, 200)
-        contenders["ART"] = (art(model, few, taken, size, classes), 2 * taken)
+        contenders["ART"] = (art(model, few, each, size, classes), 2 * each)
     rate = {contender: [] for contender in contenders}
     for turn in range(rounds + 1):
         for contender, (call, count) in contenders.items():
@@ -191,7 +192,7 @@ def ratio(ours: list[float], theirs: list[float]) -> str:
     return f"{np.median(ratios):.2f} ({ratios.min():.2f}-{ratios.max():.2f})"
 
 
-def growth(device: torch.device) -> list[dict[str, object]]:
+def growth(device: torch.device) -> Iterator[dict[str, object]]:
     """How the digits network's samples a second and memory change when one number grows and the others stay."""
     start = {"n": 10_000, "images": 10, "classes": 10, "batch_size": 1000}
     changes = {"n": (100_000, 1_000_000), "images": (100, 1000), "classes": (100, 1000), "batch_size": (100, 10_000)}
@@ -200,11 +201,9 @@ def growth(device: torch.device) -> list[dict[str, object]]:
         if setting["images"] > 10:
             setting["n"] = 1000  # as many samples as with ten images, or ten times that
     context = multiprocessing.get_context("spawn")  # a process of its own: memory is counted from nothing
-    rows = []
     for setting in settings:
         with context.Pool(1) as pool:
-            rows.append(setting | pool.apply(growth_of, (setting, str(device))))
-    return rows
+            yield setting | pool.apply(growth_of, (setting, str(device)))
 
 
 def growth_of(setting: dict[str, int], device: str) -> dict[str, object]:
@@ -236,12 +235,14 @@ def main() -> None:
     options = parser.parse_args()
     device, names = torch.device(options.device), MODELS if options.all else options.models
     lines = growth(device) if options.growth else (measure(n, device, options.rounds, options.fast) for n in names)
-    rows = list(lines)
-    print("| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(map(str, row.values())) + " |")
-    if options.output:
-        atomic_write(options.output, pd.DataFrame(rows).to_csv(index=False))
+    rows = []
+    for row in lines:
+        if not rows:
+            print("| " + " | ".join(row) + " |\n|" + " --- |" * len(row))
+        rows.append(row)
+        print("| " + " | ".join(map(str, row.values())) + " |", flush=True)
+        if options.output:  # each time: some rows take minutes
+            atomic_write(options.output, pd.DataFrame(rows).to_csv(index=False))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ dask-jobqueue on a Slurm cluster, one GPU a worker:
     jobs.scale(16)                                      # jobs.scheduler_address is the ADDRESS
 
 By hand: `dask scheduler` on one machine; on others, in this project's folder, `dask cuda worker ADDRESS` (dask-cuda)
-starts a worker for each GPU, `OMP_NUM_THREADS=1 dask worker ADDRESS --nthreads 1 --no-nanny` one on a CPU (see TRIM).
+starts a worker for each GPU, `OMP_NUM_THREADS=1 dask worker ADDRESS --nthreads 1 --no-nanny` one on a CPU; without a
+nanny, so that it keeps what the environment says of malloc (MALLOC in lib.environment).
 One thread a worker: torch's switches for precision are those of a whole process.
 Workers keep the code that they have imported: start them again after a change of lib.
 Needs what `pip install -e ".[cluster]"` installs.
@@ -29,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lib.certification import Here, certify_group, stack
-from lib.environment import describe
+from lib.environment import MALLOC, describe
 from lib.records import Row
 from lib.smoothing import SmoothedClassifier
 
@@ -40,7 +41,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f'{error}; a cluster needs: pip install -e ".[cluster]"') from None
 
 # By default Dask has malloc return memory at once: a ResNet-20 on a CPU then takes 2.3 times as long.
-TRIM = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
+KEEP_MEMORY = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in MALLOC.items()}
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def cluster(address: str | None = None, workers: int = 2) -> Iterator[Client]:
     before = dict(os.environ)
     try:
         with (
-            dask.config.set({TRIM: None}),
+            dask.config.set(KEEP_MEMORY),
             LocalCluster(n_workers=workers, **options) as local,
             Client(local) as client,
         ):

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 
 from lib.config import NOTEBOOKS
-from lib.environment import PROJECT_ROOT, describe
+from lib.environment import MALLOC, PROJECT_ROOT, describe
 from lib.jobs import Job, inputs_hash, overrides, plan, up_to_date
 from lib.records import atomic_write
 
@@ -72,6 +72,8 @@ def execute(job: Job, timeout: int) -> None:
     changed = overrides(job)
     cells = Cells(job.name, len(nbformat.read(job.notebook, as_version=4).cells) + bool(changed))
     failure = None
+    for name, value in MALLOC.items():
+        os.environ.setdefault(name, value)  # for the kernel
     try:
         papermill.execute_notebook(
             job.notebook, partial, changed, kernel_name="python3", language="python", cwd=job.notebook.parent,
