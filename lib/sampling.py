@@ -19,6 +19,7 @@ from lib.sound import BITS, check_on_grid, noisy_on_grid
 
 NOISE_SCHEME = "philox, Box-Muller"  # goes into every record; a change here changes every count
 CPU_BLOCK = 2**16  # numbers made at once: they stay in the cache, where fresh memory costs more than the arithmetic
+DRAWN_AHEAD = 2**19  # numbers drawn for several small batches at once: threads need not be woken for each anew
 CUDA_BLOCK = 100  # samples that one call of torch.randn makes on a GPU
 # CUDA and NumPy have an exception for it; Apple's GPUs, torch on a CPU, C++ and cuDNN say it each their way.
 TOO_LARGE = "out of memory|can't allocate memory|bad_alloc|ALLOC_FAILED"
@@ -58,19 +59,20 @@ def class_counts(
     counts = torch.zeros(len(ids), num_classes, dtype=torch.int64, device=images.device)
     done, total = 0, n * len(ids)
     while done < total:
-        last = min(done + batch_size, total)
-        owner = torch.arange(done, last, device=images.device) // n
+        batches = max(1, DRAWN_AHEAD // (batch_size * images[0].numel()))
+        last, noisy = min(done + batches * batch_size, total), None
         try:
-            pieces = _pieces(ids, n, start, done, last)
-            _add_votes(counts, owner, base(_noisy(images[owner], pieces, sigma, seed, levels)))
+            owner = torch.arange(done, last, device=images.device) // n
+            noisy = _noisy(images[owner], _pieces(ids, n, start, done, last), sigma, seed, levels)
+            for batch, owners in zip(noisy.split(batch_size), owner.split(batch_size), strict=True):
+                _add_votes(counts, owners, base(batch))
+                done += len(batch)
+                if progress:
+                    progress(done)
         except (RuntimeError, MemoryError) as error:
-            batch_size = _halved(last - done, error)
+            batch_size = _halved(min(batch_size, total - done), error)
             if halved:
                 halved(batch_size)
-            continue
-        done = last
-        if progress:
-            progress(done)
     return counts
 
 
