@@ -7,6 +7,8 @@ not counted: a chunk for each of them is run before. The records must be the sam
 """
 
 import argparse
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from torch.utils.data import TensorDataset
 from benchmarks.throughput import resnet
 from lib.certification import certify_dataset
 from lib.cluster import Workers, cluster
+from lib.environment import MALLOC
 from lib.smoothing import SmoothedClassifier
 
 
@@ -45,6 +48,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    if not MALLOC.keys() <= os.environ.keys():  # which a process reads as it starts; the workers have it
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.cluster", *sys.argv[1:]], os.environ | MALLOC)
     torch.set_num_threads(1)
     times = []
     with cluster(workers=options.workers) as client, tempfile.TemporaryDirectory() as folder:

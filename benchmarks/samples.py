@@ -3,9 +3,9 @@
 Simulated on the vote shares of real images: those behind the certification logs of the CIFAR-10 models of Cohen et
 al. 2019 (--logs: the folder with noise_0.25/sigma_0.25, from github.com/Hadisalman/smoothing-adversarial,
 data/certify/best_models/cifar10/cohen), those of their ImageNet models (--imagenet: the folder with
-noise_0.25/test/sigma_0.25, from github.com/locuslab/smoothing, data/certify/imagenet/resnet50; 500 images, certified at
-alpha = 0.01) and those of this kit's own records on digits. An image's share is taken for its
-true probability, its votes are drawn by binomial increments, and the rules are those that certification uses. The
+noise_0.25/test/sigma_0.25, from github.com/locuslab/smoothing, data/certify/imagenet/resnet50; 500 images, 427 at
+sigma = 0.25, certified at alpha = 0.01) and those of this kit's own records on digits. An image's share is taken for
+its true probability, its votes are drawn by binomial increments, and the rules are those that certification uses. The
 fixed-n reference counts the same votes and goes on to n, so what is lost is not blurred by other luck.
 
 n          the fixed n, and the cap of the rules

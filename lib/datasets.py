@@ -5,7 +5,8 @@ layer and never happens here, because the noise of randomized smoothing is added
 """
 
 import copy
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,12 @@ class Data:
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fingerprint: str = ""  # of images that the name does not tell: a folder's
+
+    @property
+    def identity(self) -> str:
+        """What records and recipes call the images, so that those of another folder are never taken for them."""
+        return f"{self.name} {self.fingerprint}".strip()
 
 
 def load_dataset(name: str, data_dir: str | Path | None = None, download: bool = False) -> Data:
@@ -173,11 +180,28 @@ def _folder(folder: Path, _: bool) -> Data:
     train, test = _image_folders(folder, split)
     width, height = test[0][0].size
     if max(width, height) > SMALL_SIDE:
-        return _lazy("folder", train, test)
+        return replace(_lazy("folder", train, test), fingerprint=_fingerprint_of_files(train, test))
     names = tuple(test.classes)
     stats = (CIFAR10_MEAN, CIFAR10_STD) if names == CIFAR10_CLASSES else (IMAGENET_MEAN, IMAGENET_STD)
-    tensors = (None if images is None else _in_memory(images) for images in (train, test))
-    return Data("folder", *tensors, len(names), names, (3, height, width), *stats)
+    tensors = [None if images is None else _in_memory(images) for images in (train, test)]
+    return Data("folder", *tensors, len(names), names, (3, height, width), *stats, _fingerprint(*tensors))
+
+
+def _fingerprint(*splits: TensorDataset | None) -> str:
+    """Of pixels and labels."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for tensor in split.tensors if split else ():
+            digest.update(f"{tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy())
+    return digest.hexdigest()[:12]
+
+
+def _fingerprint_of_files(*splits: "ImageFolder | None") -> str:
+    """Of names and sizes: reading every pixel of a large set would take as long as using it."""
+    paths = [(Path(path), split.root) for split in splits if split for path, _ in split.samples]
+    files = [(path.relative_to(root).as_posix(), path.stat().st_size) for path, root in paths]
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
 
 
 def _image_folders(folder: Path, test_split: str) -> "tuple[ImageFolder | None, ImageFolder]":

@@ -33,7 +33,7 @@ def describe(device: str | None = None) -> Facts:
     `device` as torch writes it ("cpu", "cuda:1"); None leaves its name out, and torch unimported. What is not
     installed, or not a git checkout, is None.
     """
-    facts: Facts = {"python": platform.python_version(), "platform": platform.platform()}
+    facts: Facts = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}"}
     facts |= {name: version(name) for name in PACKAGES}
     if device is not None:
         facts |= {"device": device, "device_name": device_name(device)}

@@ -40,7 +40,7 @@ Classifiers = nn.Module | Sequence[nn.Module]  # one, or surrogates that take tu
 def noise_trained_classifier(cfg: NoiseTraining, data: Data, sigma: float) -> nn.Module:
     """The base classifier of Cohen et al. 2019: trained on noise of level `sigma`; 0 is ordinary training."""
     recipe = Recipe(
-        "gaussian", cfg.dataset, cfg.arch, sigma, epochs=cfg.epochs, batch_size=cfg.train_batch, lr=cfg.lr,
+        "gaussian", data.identity, cfg.arch, sigma, epochs=cfg.epochs, batch_size=cfg.train_batch, lr=cfg.lr,
         schedule=cfg.schedule, augment=cfg.augment, compute=_for_training(cfg), seed=cfg.seed,
     )  # fmt: skip
     return train(
@@ -128,7 +128,7 @@ def held_out_stability(
 def _mse_recipe(cfg: DenoisedSmoothing, data: Data, sigma: float, arch: str = "") -> Recipe:
     fit, _ = _split(cfg, data)
     return Recipe(
-        "mse", f"{len(fit)} of {cfg.dataset}", arch or cfg.denoisers[0], sigma, schedule=cfg.schedule,
+        "mse", f"{len(fit)} of {data.identity}", arch or cfg.denoisers[0], sigma, schedule=cfg.schedule,
         augment=cfg.augment, compute=_for_training(cfg), seed=cfg.seed, **_in_numbers(cfg.mse),
     )  # fmt: skip
 
@@ -188,7 +188,7 @@ def diffusion_model(cfg: DiffusionDenoising, data: Data) -> tuple[nn.Module, "Sc
     # Cosine betas (Nichol and Dhariwal 2021): 702 of the 1000 steps are below sigma = 1, of linear ones only 396.
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
     recipe = Recipe(
-        "ddpm, 1000 cosine steps", cfg.dataset, UNETS[data.image_shape].__name__, 0.0, epochs=cfg.epochs,
+        "ddpm, 1000 cosine steps", data.identity, UNETS[data.image_shape].__name__, 0.0, epochs=cfg.epochs,
         batch_size=cfg.train_batch, optimizer="adam", lr=cfg.lr, weight_decay=0.0, schedule="cosine",
         ema=cfg.ema, compute=_for_training(cfg), seed=cfg.seed,
     )  # fmt: skip
@@ -228,7 +228,7 @@ def certified(
     return _certify(
         smoothed(cfg, data, base, sigma), data.test, ids, cfg.run_path / "records" / name, n0=cfg.n0, n=n or cfg.n,
         alpha=cfg.alpha, rule=_stopping_rule(cfg), device=cfg.device, progress=progress(len(ids), f"certify {name}"),
-        facts={"dataset": cfg.dataset},
+        facts={"dataset": data.identity},
     )  # fmt: skip
 
 

@@ -228,3 +228,27 @@ def test_augment_draws_from_the_given_generator_only():
     first, second = (augment(images, torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def identity(folder, size, count=3):
+    for split in ("train", "test"):
+        write_images(folder, split, ("cat", "dog"), size, count)
+    return load_dataset("folder", folder).identity
+
+
+@pytest.mark.parametrize("size", [(32, 32), (300, 280)])
+def test_more_images_have_another_identity_and_the_same_ones_the_same(size, tmp_path):
+    a, again, more = (identity(tmp_path / name, size, count) for name, count in (("a", 3), ("b", 3), ("c", 4)))
+    assert a == again != more and a.startswith("folder ")
+
+
+def test_one_other_pixel_is_another_identity(tmp_path):
+    before, path = identity(tmp_path, (32, 32)), tmp_path / "test/cat/0000.png"
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+    assert load_dataset("folder", tmp_path).identity != before
+
+
+def test_a_data_set_with_a_name_is_told_by_it(digits):
+    assert digits.identity == "digits"
