@@ -9,7 +9,7 @@ VENV := .venv
 INSTALLED := $(VENV)/installed
 RUN := $(VENV)/bin/python -m
 
-# Memory that is kept, not fetched anew for each layer: up to several times as fast on a CPU (lib/environment.py).
+# Memory that is kept, not fetched anew for each layer: up to several times as fast on a CPU (lib/machine/provenance.py).
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 
@@ -47,5 +47,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages into $(VENV): some minutes, 6 GB on Linux, where torch brings CUDA"
 	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cluster,dev]"
-	$(RUN) lib.environment
+	$(RUN) lib.machine.provenance
 	@touch $@

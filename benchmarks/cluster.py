@@ -23,7 +23,7 @@ from torch.utils.data import TensorDataset
 from benchmarks.throughput import resnet
 from lib.certification import certify_dataset
 from lib.cluster import Workers, cluster
-from lib.environment import MALLOC
+from lib.machine.provenance import MALLOC
 from lib.smoothing import SmoothedClassifier
 
 

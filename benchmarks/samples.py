@@ -27,11 +27,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.bounds import certified_radius, lower_confidence_bound
-from lib.paper_logs import detect_alpha
-from lib.records import atomic_write, read_log
-from lib.sequential import AtRadii, StoppingRule, anytime_radius
-from lib.smoothing import radius_from_counts
+from lib.bounds import (
+    AtRadii,
+    StoppingRule,
+    anytime_radius,
+    certified_radius,
+    lower_confidence_bound,
+    radius_from_counts,
+)
+from lib.machine.files import atomic_write
+from lib.records import detect_alpha, read_log
 from lib.tables import published
 
 ALPHA, N0 = 0.001, 100  # the papers'

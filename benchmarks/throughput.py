@@ -10,7 +10,7 @@ fast   the kit's n stage with f computed as --fast says, to the kit's n stage in
 All are in float32 but for the last two columns. Weights are random: speed does not depend on them. Machines are noisy,
 so the contenders take turns and each ratio is the median over the rounds, with the range beside it.
 --growth measures instead how samples a second and memory grow with n, images, classes and batch size.
-(`make` sets how malloc behaves, see lib/environment.py; without it all of them are slower on a CPU.)
+(`make` sets how malloc behaves, see lib/machine/provenance.py; without it all of them are slower on a CPU.)
 """
 
 import argparse
@@ -28,10 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from lib.datasets import CIFAR10_MEAN, CIFAR10_STD, load_dataset
+from lib.machine.files import atomic_write
 from lib.models import Denoised, build_classifier, build_denoiser
 from lib.models.classifiers import CifarResNet, DigitsCNN, Normalize
 from lib.models.compute import Computed
-from lib.records import atomic_write
 from lib.sampling import class_counts
 
 SIGMA = 0.25

@@ -13,7 +13,7 @@ dask-jobqueue on a Slurm cluster, one GPU a worker:
 
 By hand: `dask scheduler` on one machine; on others, in this project's folder, `dask cuda worker ADDRESS` (dask-cuda)
 starts a worker for each GPU, `OMP_NUM_THREADS=1 dask worker ADDRESS --nthreads 1 --no-nanny` one on a CPU; without a
-nanny, so that it keeps what the environment says of malloc (MALLOC in lib.environment).
+nanny, so that it keeps what the environment says of malloc (MALLOC in lib.machine.provenance).
 One thread a worker: torch's switches for precision are those of a whole process.
 Workers keep the code that they have imported: start them again after a change of lib.
 Needs what `pip install -e ".[cluster]"` installs.
@@ -29,8 +29,9 @@ from functools import partial
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lib.certification import Here, certify_group, stack
-from lib.environment import MALLOC, describe
+from lib.certification import Here, certify_group
+from lib.datasets import stack
+from lib.machine.provenance import MALLOC, describe
 from lib.records import Row
 from lib.smoothing import SmoothedClassifier
 

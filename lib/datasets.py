@@ -6,6 +6,7 @@ layer and never happens here, because the noise of randomized smoothing is added
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +106,14 @@ def holdout(train: Dataset, size: int | float, seed: int) -> tuple[Dataset, Data
     plain = copy.copy(train)
     plain.transform = _transform(random=False)
     return Subset(train, fit.tolist()), Subset(plain, held_out.tolist())
+
+
+def stack(dataset: Dataset, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Images `ids` of a data set as one batch: (N, C, H, W) float, (N,) int64."""
+    if isinstance(dataset, TensorDataset):
+        return dataset[list(ids)]
+    images, labels = zip(*(dataset[i] for i in ids), strict=True)
+    return torch.stack(images), torch.tensor(labels)
 
 
 def augment(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:

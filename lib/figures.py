@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from lib.bounds import accuracy_interval
-from lib.records import atomic_write
+from lib.machine.files import atomic_write
 from lib.tables import certified_accuracy
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

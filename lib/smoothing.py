@@ -6,12 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from lib.bounds import certified_radius, lower_confidence_bound, predict_pvalue, upper_confidence_bound
-from lib.rows import ABSTAIN
+from lib.bounds import ABSTAIN, StoppingRule, anytime_radius, predict_pvalue, radius_from_counts
 from lib.sampling import class_counts
-from lib.sequential import StoppingRule, anytime_radius
 
-__all__ = ["ABSTAIN", "Certificates", "SmoothedClassifier", "radius_from_counts"]
+__all__ = ["ABSTAIN", "Certificates", "SmoothedClassifier"]
 
 
 @dataclass(frozen=True)
@@ -148,21 +146,6 @@ def _votes(counts: np.ndarray, selected: np.ndarray) -> tuple[np.ndarray, np.nda
     others = counts.copy()
     np.put_along_axis(others, column, -1, axis=1)
     return np.take_along_axis(counts, column, axis=1)[:, 0], others.max(axis=1)
-
-
-def radius_from_counts(
-    n_a: np.ndarray, n: int, sigma: float, alpha: float, n_b: np.ndarray | None = None
-) -> np.ndarray:
-    """The certified radius that n_a votes of n support at level alpha, 0 for none; with `n_b`, by the two-class bound.
-
-    Without `n_b` all other mass counts as one class: sigma Phi^-1(lower(n_a)). With it, the runner-up is bounded too at
-    alpha / 2. No union over classes is needed: the true runner-up is one fixed class, its count is at most n_b, and
-    the upper bound grows with the count. The class of n_a must come from other samples.
-    """
-    if n_b is None:
-        return certified_radius(lower_confidence_bound(n_a, n, alpha), sigma)
-    p_a, p_b = lower_confidence_bound(n_a, n, alpha / 2), upper_confidence_bound(n_b, n, alpha / 2)
-    return certified_radius(p_a, sigma, p_b)
 
 
 def _checked_alpha(alpha: float) -> float:

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from lib.bounds import round_down
-from lib.records import atomic_write
-from lib.rows import ABSTAIN
+from lib.machine.files import atomic_write
+from lib.records.row import ABSTAIN
 
 _PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 

@@ -16,8 +16,8 @@ from torch.utils.data import TensorDataset
 from lib import methods
 from lib.config import DenoisedSmoothing
 from lib.datasets import Data, fixed_subset, load_dataset
+from lib.machine.files import atomic_write
 from lib.models import Denoised
-from lib.records import atomic_write
 
 RECORDS = Path(__file__).parent / "cifar10_jpeg_denoised"
 TRAINED_ON = 8000  # images, 1000 of them held out: a denoiser of 8 layers learns enough from them in minutes

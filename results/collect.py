@@ -10,8 +10,8 @@ from pathlib import Path
 import nbformat
 
 from lib.config import NOTEBOOKS, kit_root, load_profile
-from lib.environment import PROJECT_ROOT
-from lib.records import atomic_write
+from lib.machine.files import atomic_write
+from lib.machine.provenance import PROJECT_ROOT
 from results.figures import RECORDS
 
 RESULTS = Path(__file__).parent

@@ -13,9 +13,10 @@ from torch.utils.data import TensorDataset
 from toys import hyperplane
 
 from lib import certification
-from lib.bounds import certified_radius, lower_confidence_bound
-from lib.certification import certify_dataset, recount, weights_hash
-from lib.sequential import AtRadii, Tolerance, anytime_radius
+from lib.bounds import AtRadii, Tolerance, anytime_radius, certified_radius, lower_confidence_bound
+from lib.certification import certify_dataset
+from lib.models.identity import weights_hash
+from lib.records import recount
 from lib.smoothing import ABSTAIN, SmoothedClassifier
 
 IMAGES = torch.rand(24, 1, 3, 4, generator=torch.Generator().manual_seed(2))

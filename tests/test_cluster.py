@@ -16,7 +16,7 @@ from lib import certification, methods, run
 from lib.certification import certify_dataset
 from lib.config import Common
 from lib.datasets import Data
-from lib.environment import MALLOC
+from lib.machine.provenance import MALLOC
 from lib.smoothing import SmoothedClassifier
 
 pytest.importorskip("distributed", reason="a cluster needs: pip install -e '.[cluster]'")

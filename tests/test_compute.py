@@ -14,11 +14,11 @@ from diffusers import DDPMScheduler
 from torch import nn
 from toys import Recorder
 
-from lib.certification import weights_hash
 from lib.models import Denoised, build_denoiser
 from lib.models.classifiers import CifarResNet, Normalize
 from lib.models.compute import Compute, Computed
 from lib.models.diffusion import DiffusionDenoiser
+from lib.models.identity import weights_hash
 from lib.models.small_unet import UNETS
 from lib.sampling import class_counts
 from lib.smoothing import SmoothedClassifier

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from lib import config
-from lib.checks import parameter
 from lib.config import NOTEBOOKS, Common, RandomizedSmoothing, load_profile, parse
+from lib.config.fields import parameter
 
 PROFILES = sorted(path.stem for path in config.PROFILES.glob("*.yaml"))
 

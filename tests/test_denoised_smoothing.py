@@ -10,6 +10,8 @@ from torch.utils.data import TensorDataset
 from lib import methods
 from lib.config import NOTEBOOKS, DenoisedSmoothing, load_profile
 from lib.datasets import load_dataset
+from lib.methods import cohen2019, salman2020
+from lib.methods.common import in_numbers
 from lib.models import DENOISERS, Denoised, build_classifier
 from lib.models.classifiers import DigitsCNN
 from lib.models.surrogates import CIFAR_SURROGATES
@@ -37,7 +39,8 @@ def trained_on(monkeypatch):
         calls.append((recipe, dataset, network))
         return network.requires_grad_(False)
 
-    monkeypatch.setattr(methods, "train", record)
+    for paper in (cohen2019, salman2020):
+        monkeypatch.setattr(paper, "train", record)
     return calls
 
 
@@ -58,7 +61,7 @@ def f():
 
 
 def test_held_out_images_are_neither_test_images_nor_trained_on_by_any_denoiser(cfg, trained_on, f):
-    _, held_out = methods._split(cfg, DATA)
+    _, held_out = salman2020._split(cfg, DATA)
     methods.mse_denoiser(cfg, DATA, 0.5)
     methods.stab_denoiser(cfg, DATA, 0.5, f)
     methods.stab_mse_denoiser(cfg, DATA, 0.5, f)
@@ -74,7 +77,7 @@ def test_settings_are_compared_without_a_test_image(cfg, f):
 
 def test_of_a_large_data_set_no_more_than_1000_images_are_held_out(cfg):
     large = replace(DATA, train=TensorDataset(torch.zeros(9000, 1), torch.zeros(9000)))
-    assert [len(part) for part in methods._split(cfg, large)] == [8000, 1000]
+    assert [len(part) for part in salman2020._split(cfg, large)] == [8000, 1000]
 
 
 # ---- which setting ---------------------------------------------------------------------------------------------
@@ -105,7 +108,7 @@ def bright(threshold):
 def test_stability_is_how_often_the_answer_is_kept(cfg):
     half = Scaled(0.0).eval()  # class 0 for every image
     two = replace(DATA, num_classes=2)
-    _, held_out = methods._split(cfg, DATA)
+    _, held_out = salman2020._split(cfg, DATA)
     means = torch.stack([image.mean() for image, _ in held_out])
     f = bright(float(means.median()) + 1e-4)
     expected = (means <= float(means.median()) + 1e-4).float().mean().item()
@@ -123,7 +126,7 @@ def test_stability_of_a_black_box_denoiser_is_the_mean_over_surrogates(cfg):
 @pytest.mark.parametrize("best", [0, 1, 2])
 def test_the_setting_that_keeps_most_answers_wins(best, cfg, f, monkeypatch):
     ways = {f"way {i}": Scaled(1.0 if i == best else 0.0).eval() for i in range(3)}
-    monkeypatch.setattr(methods, "stab_mse_denoisers", lambda *_: ways)
+    monkeypatch.setattr(salman2020, "stab_mse_denoisers", lambda *_: ways)
     two = replace(DATA, num_classes=2)
     assert methods.stab_mse_denoiser(cfg, two, 0.1, bright(0.3)) is ways[f"way {best}"]
 
@@ -174,7 +177,7 @@ def test_stab_and_clf_are_different_recipes(cfg, trained_on, f):
     ],
 )
 def test_words_become_the_numbers_of_a_recipe(words, fields, cfg):
-    numbers = methods._in_numbers(DenoisedSmoothing(stab=words).stab)
+    numbers = in_numbers(DenoisedSmoothing(stab=words).stab)
     recipe = Recipe("stability", "digits", "digits_dncnn", 0.5, **numbers)
     assert {name: getattr(recipe, name) for name in fields} == fields
 
@@ -209,7 +212,7 @@ def test_a_clean_classifier_may_come_from_a_file(cfg, f, tmp_path, monkeypatch):
     ],
 )
 def test_a_clean_classifier_may_come_from_a_library_with_a_set_of_weights(name, asked, cfg, monkeypatch):
-    monkeypatch.setattr(methods, "load_classifier", lambda network, data, weights: Named((network, weights)))
+    monkeypatch.setattr(cohen2019, "load_classifier", lambda network, data, weights: Named((network, weights)))
     assert methods.clean_classifier(replace(cfg, classifier=name), DATA).name == asked
 
 
@@ -261,11 +264,11 @@ def test_the_profiles_of_the_paper_keep_its_settings():
     assert [(made.n, made.n0, made.alpha) for made in (cifar10, imagenet)] == [(10_000, 100, 0.001)] * 2
     assert [(made.skip, made.images) for made in (cifar10, imagenet)] == [(20, 500), (100, 500)]
     assert cifar10.surrogates == tuple(CIFAR_SURROGATES)
-    tuned = [methods._in_numbers(way) for way in cifar10.stab_mse]
+    tuned = [in_numbers(way) for way in cifar10.stab_mse]
     assert {(way["optimizer"], way["lr"], way["epochs"]) for way in tuned} == {
         (optimizer, lr, 20) for optimizer in ("adam", "sgd") for lr in (1e-4, 1e-5)
     }
-    assert methods._in_numbers(imagenet.mse) == {"epochs": 5, "batch_size": 256, "optimizer": "adam", "lr": 1e-4}
+    assert in_numbers(imagenet.mse) == {"epochs": 5, "batch_size": 256, "optimizer": "adam", "lr": 1e-4}
 
 
 def test_notebooks_01_and_02_share_the_classifiers_trained_on_noise(trained_on, tmp_path):

@@ -8,7 +8,6 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler
 from torch import Tensor, nn
 
-from lib.certification import weights_hash
 from lib.models.diffusion import (
     DiffusionDenoiser,
     cumulative_alphas,
@@ -17,6 +16,7 @@ from lib.models.diffusion import (
     sigma_at,
     timestep_for,
 )
+from lib.models.identity import weights_hash
 from lib.models.openai_unet import PUBLISHED
 from lib.models.small_unet import cifar_unet, digits_unet
 

@@ -122,7 +122,9 @@ def test_a_run_without_other_methods_must_name_its_classifier():
 
 
 def test_the_other_methods_are_set_as_notebook_02_sets_them_on_this_runs_images():
-    earlier = DiffusionDenoising(baselines="digits", run_dir="runs/other", seed=7, images=3).denoised
+    earlier = methods.baseline_parameters(
+        DiffusionDenoising(baselines="digits", run_dir="runs/other", seed=7, images=3)
+    )
     assert (earlier.run_dir, earlier.seed, earlier.images) == ("runs/other", 7, 3)
     theirs = DenoisedSmoothing(**load_profile("digits", "02_denoised_smoothing"))
     assert {**dataclasses.asdict(earlier), **COMMON} == {**dataclasses.asdict(theirs), **COMMON}

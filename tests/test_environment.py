@@ -11,8 +11,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from lib import environment
-from lib.environment import check_torch_pair, describe, git_state
+from lib.machine import provenance as environment
+from lib.machine.provenance import check_torch_pair, describe, git_state
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}  # conda's name: the package index's

@@ -22,8 +22,9 @@ from test_records import PARAMETERS, finished, row, unfinished
 from test_training import RECIPE, Interrupted, fit, interrupt_after, weights
 from tiny_notebook import WORK, Kit
 
-from lib.records import Record, atomic_write, partial_path, read_log
-from lib.rows import read_rows
+from lib.machine.files import atomic_write, partial_path
+from lib.records import Record, read_log
+from lib.records.row import read_rows
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals and limits")
@@ -136,7 +137,7 @@ def test_nothing_is_appended_behind_half_a_line(tmp_path):
 
 def test_replacing_a_file_on_a_full_disk_keeps_the_old_one(tmp_path):
     atomic_write(tmp_path / "file", "old")
-    script = "from lib.records import atomic_write; atomic_write(folder / 'file', 'n' * 1000)"
+    script = "from lib.machine.files import atomic_write; atomic_write(folder / 'file', 'n' * 1000)"
     said = start(script, tmp_path, 500).communicate()[1]
     assert FULL in said and said.endswith(f"'{tmp_path / 'file'}'\n")
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"file": "old"}

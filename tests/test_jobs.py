@@ -6,7 +6,8 @@ import nbformat
 import pytest
 from tiny_notebook import WORK, Kit, write_notebook
 
-from lib import jobs, run
+from lib import run
+from lib.runner import jobs
 
 pytestmark = pytest.mark.usefixtures("tiny_is_known")
 

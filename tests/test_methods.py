@@ -8,9 +8,11 @@ from test_certification import DATASET, IDS
 from toys import hyperplane
 
 from lib import methods
+from lib.bounds import AtRadii, Tolerance
 from lib.config import Common, NoiseTraining
 from lib.datasets import Data
-from lib.sequential import AtRadii, Tolerance
+from lib.methods import cohen2019
+from lib.methods.common import _stopping_rule
 
 DATA = Data("halves", DATASET, DATASET, 2, ("0", "1"), (1, 3, 4), (0.5,), (0.5,))
 
@@ -20,7 +22,7 @@ DATA = Data("halves", DATASET, DATASET, 2, ("0", "1"), (1, 3, 4), (0.5,), (0.5,)
     [("after n", None), ("at radii 0 0.5", AtRadii(radii=(0, 0.5))), ("within 0.05", Tolerance(tolerance=0.05))],
 )
 def test_words_become_a_stopping_rule(words, rule):
-    assert methods._stopping_rule(Common(stop=words)) == rule
+    assert _stopping_rule(Common(stop=words)) == rule
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ def test_words_become_a_stopping_rule(words, rule):
 )
 def test_training_is_computed_as_f_is_as_far_as_it_can_be(words, trained, monkeypatch, tmp_path):
     recipes = []
-    monkeypatch.setattr(methods, "train", lambda recipe, *_, **__: recipes.append(recipe))
+    monkeypatch.setattr(cohen2019, "train", lambda recipe, *_, **__: recipes.append(recipe))
     methods.noise_trained_classifier(NoiseTraining(run_dir=str(tmp_path), compute=words), DATA, 0.25)
     assert recipes[0].compute == trained
 

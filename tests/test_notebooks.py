@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from lib.config import NOTEBOOKS
-from lib.jobs import cell_parameters
+from lib.runner.jobs import cell_parameters
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 TAGS = {"parameters", "nbval-ignore-output", "nbval-check-output", "hide-input"}  # and atol-<number>

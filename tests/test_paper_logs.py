@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from scipy.stats import beta, norm
 
-from lib.paper_logs import detect_alpha, read_log, recertify
-from lib.records import ABSTAIN, Record, Row, partial_path
+from lib.machine.files import partial_path
+from lib.records import ABSTAIN, Record, Row, detect_alpha, read_log, recertify
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
 _ROWS = "0\t3\t3\t0.512\t1\t{}\n20\t7\t-1\t0.0\t0\t{}\n40\t4\t9\t1e-05\t0\t{}\n"

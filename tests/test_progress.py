@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.progress import progress
+from lib.machine.progress import progress
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.records import ABSTAIN, COLUMNS, Record, Row, atomic_write, partial_path
+from lib.machine.files import atomic_write, partial_path
+from lib.records import ABSTAIN, COLUMNS, Record, Row
 
 PARAMETERS = {"dataset": "digits", "sigma": 0.25, "n": 1000, "seed": 0, "radii": (0.1, 0.25)}
 IDS = list(range(0, 60, 3))

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lib.bounds import anytime_radius, radius_from_counts
 from lib.records import read_log
-from lib.sequential import anytime_radius
-from lib.smoothing import ABSTAIN, radius_from_counts
+from lib.smoothing import ABSTAIN
 from lib.tables import certified_accuracy
 from results import figures
 

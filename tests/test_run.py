@@ -11,7 +11,8 @@ import pytest
 from filelock import FileLock
 from tiny_notebook import WORK, Kit, Tiny
 
-from lib import environment, jobs
+from lib.machine import provenance as environment
+from lib.runner import jobs
 
 pytestmark = pytest.mark.usefixtures("tiny_is_known")
 

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from toys import hyperplane
 
 from benchmarks.samples import Images, certified, simulate
-from lib.sequential import AtRadii, anytime_radius
+from lib.bounds import AtRadii, anytime_radius
 from lib.smoothing import SmoothedClassifier
 
 TABLE = Path(__file__).parents[1] / "results" / "sample_savings.csv"

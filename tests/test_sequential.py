@@ -8,14 +8,14 @@ import pytest
 from scipy.special import betainc, betaln, ndtr, ndtri
 from scipy.stats import binom, norm
 
-from lib.bounds import lower_confidence_bound
-from lib.sequential import (
+from lib.bounds import (
     AtRadii,
     Tolerance,
     anytime_lower_bound,
     anytime_radius,
     anytime_upper_bound,
     log_wealth,
+    lower_confidence_bound,
     needed_shares,
 )
 

@@ -4,8 +4,8 @@ import torch
 from scipy.stats import norm
 from toys import Constant, Linear, hyperplane
 
-from lib.sequential import AtRadii, Tolerance, anytime_radius
-from lib.smoothing import ABSTAIN, SmoothedClassifier, radius_from_counts
+from lib.bounds import AtRadii, Tolerance, anytime_radius, radius_from_counts
+from lib.smoothing import ABSTAIN, SmoothedClassifier
 
 IMAGES = torch.rand(200, 1, 3, 4, generator=torch.Generator().manual_seed(2))
 IDS = range(200)

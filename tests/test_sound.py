@@ -8,8 +8,8 @@ from scipy.stats import chisquare, norm
 from toys import Linear, Recorder, hyperplane
 
 from lib.sampling import class_counts, standard_normal, uniform_bits
+from lib.sampling.grid import BITS, check_on_grid, clip_range, grid_thresholds, noisy_on_grid
 from lib.smoothing import ABSTAIN, SmoothedClassifier
-from lib.sound import BITS, check_on_grid, clip_range, grid_thresholds, noisy_on_grid
 
 mp.mp.dps = 40
 CPU = torch.device("cpu")

@@ -14,7 +14,8 @@ from tiny_notebook import Kit
 
 from lib import sweep
 from lib.config import NOTEBOOKS
-from lib.jobs import up_to_date
+from lib.runner import grid as grid_module
+from lib.runner.jobs import up_to_date
 
 pytestmark = pytest.mark.usefixtures("tiny_is_known")
 
@@ -97,22 +98,22 @@ def test_the_figure_is_saved_in_every_format(swept):
 def test_complete_points_are_skipped_and_failed_ones_run_again(swept, monkeypatch):
     kit, grid, _ = swept
     monkeypatch.setenv("KIT_ROOT", str(kit.folder))
-    todo = [point.varied for point in sweep.Grid.read(grid).points() if not up_to_date(point.job)]
+    todo = [point.varied for point in grid_module.Grid.read(grid).points() if not up_to_date(point.job)]
     assert todo == [{"rate": 0.2, "seed": 0}]
 
 
 def test_a_sweep_of_complete_points_starts_nothing_and_ends_with_0(swept, tmp_path, monkeypatch, capsys):
     kit, *_ = swept
     monkeypatch.setenv("KIT_ROOT", str(kit.folder))
-    monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr(grid_module, "run", lambda *_: pytest.fail("ran again"))
     assert sweep.main([write_grid(kit, tmp_path, grid={"rate": [0.6, 0.6], "seed": [0]})]) == 0
     assert "1 points, 1 complete" in capsys.readouterr().out
 
 
 def test_every_point_has_its_own_folder_and_all_share_their_weights(kit, monkeypatch):
-    monkeypatch.setattr(sweep, "run", lambda job, _: (job.folder / "weights" / job.folder.name).touch())
-    points = sweep.Grid.read(write_grid(kit)).points()
-    assert [failure for _, failure in sweep.outcomes(points, 60)] == ["", ""]
+    monkeypatch.setattr(grid_module, "run", lambda job, _: (job.folder / "weights" / job.folder.name).touch())
+    points = grid_module.Grid.read(write_grid(kit)).points()
+    assert [failure for _, failure in grid_module.outcomes(points, 60)] == ["", ""]
     folders = [point.job.folder for point in points]
     assert len(set(folders)) == 2
     assert {file.name for file in (folders[0] / "weights").iterdir()} == {folder.name for folder in folders}
@@ -120,7 +121,7 @@ def test_every_point_has_its_own_folder_and_all_share_their_weights(kit, monkeyp
 
 def test_another_notebook_parameter_or_library_is_another_folder(kit, monkeypatch, tmp_path):
     def folders(**changes):
-        return {point.job.config.run_dir for point in sweep.Grid.read(write_grid(kit, **changes)).points()}
+        return {point.job.config.run_dir for point in grid_module.Grid.read(write_grid(kit, **changes)).points()}
 
     before = folders()
     assert folders() == before and len(before) == 2
@@ -169,5 +170,5 @@ def test_ctrl_c_stops_the_whole_sweep_and_not_only_its_point(kit):
 
 
 def test_the_example_grid_fits_its_notebook():
-    grid = sweep.Grid.read(Path(__file__).parents[1] / "sweeps" / "example.yaml")
+    grid = grid_module.Grid.read(Path(__file__).parents[1] / "sweeps" / "example.yaml")
     assert len(grid.points()) > 1 and set(grid.notebooks) <= NOTEBOOKS.keys()

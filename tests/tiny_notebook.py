@@ -7,9 +7,10 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lib import jobs, run
-from lib.checks import parameter
+from lib import run
 from lib.config import Common
+from lib.config.fields import parameter
+from lib.runner import jobs
 
 
 @dataclass(frozen=True)

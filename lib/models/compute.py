@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from lib.config import COMPUTE
+from lib.words import COMPUTE
 
 LEAST_ROWS = 16  # compiled batches are filled up to a power of two from here on
 

@@ -1,5 +1,6 @@
 """Training: one loop, one objective a method."""
 
-from lib.training.loop import Recipe, train
+from lib.training.loop import train
+from lib.training.recipe import Recipe
 
 __all__ = ["Recipe", "train"]

@@ -19,9 +19,9 @@ from typing import Any
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 
-from lib.checks import refuse_unknown
 from lib.config import NOTEBOOKS, Common, field_names, load_profile, parse
-from lib.environment import PROJECT_ROOT
+from lib.config.fields import refuse_unknown
+from lib.machine.provenance import PROJECT_ROOT
 
 OUTPUT_FOLDERS = ("figures", "tables", "records")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lib.bounds import certified_radius, lower_confidence_bound
-from lib.rows import ABSTAIN
+from lib.records.row import ABSTAIN
 
 _NEEDED = ("idx", "label", "predict", "correct", "time")
 _WHOLE = ("idx", "label", "predict", "correct", "n0", "n", "n_a", "n_b", "seed", "selected", "basePredict")

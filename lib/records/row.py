@@ -4,9 +4,8 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
 
-from lib.bounds import round_down
+from lib.bounds import ABSTAIN, round_down
 
-ABSTAIN = -1
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time",  # what the papers' analysis code reads
            "n0", "n", "n_a", "n_b", "sigma", "alpha", "seed", "selected")  # fmt: skip
 HEADER = "\t".join(COLUMNS) + "\n"

@@ -15,33 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lib.checks import as_number, checked, parameter, refuse_unknown
-from lib.environment import PROJECT_ROOT
-
-PROFILES = PROJECT_ROOT / "profiles"
-
-
-# A training in words, which lib.methods reads: "90 epochs of 256, adam 1e-3", perhaps with ", sgd 1e-3 after 50".
-RATE = r"\d+(?:\.\d+)?(?:e-\d+)?"
-TRAINING = {
-    "pattern": rf"(?P<epochs>[1-9]\d*) epochs of (?P<batch_size>[1-9]\d*), (?P<optimizer>adam|sgd) (?P<lr>{RATE})"
-    rf"(?:, sgd (?P<sgd_lr>{RATE}) after (?P<sgd_epoch>[1-9]\d*))?",
-    "example": "90 epochs of 256, adam 1e-3 (or: 90 epochs of 256, adam 1e-3, sgd 1e-4 after 50)",
-}
-
-# How f is computed in words, which lib.models.compute reads and explains.
-COMPUTE = {
-    "pattern": r"(float32|tf32|bfloat16|float16)(, channels-last)?(, folded)?(, compiled|, cuda-graphs)?",
-    "example": "float32, tf32, bfloat16 or float16; then, in this order, channels-last, folded, compiled|cuda-graphs",
-}
-
-# When an image has had enough samples, in words, which lib.methods turns into a rule of lib.sequential.
-STOP = {
-    "pattern": r"after n|at radii(?P<radii>(?: \d+(?:\.\d+)?)+)|within (?P<tolerance>(?![0.]+$)\d+(?:\.\d+)?)",
-    "example": "after n, or at radii 0 0.25 0.5, or within 0.05",
-}
+from lib.config.fields import checked, parameter
+from lib.machine.provenance import PROJECT_ROOT
+from lib.words import COMPUTE, STOP, TRAINING
 
 
 def kit_root() -> Path:
@@ -179,79 +155,12 @@ class DiffusionDenoising(Common):
         if not (self.baselines or self.classifier):
             raise ValueError("classifier = '': name one where baselines = '', which leaves no settings to train it")
 
-    @property
-    def denoised(self) -> DenoisedSmoothing:
-        """Notebook 02's parameters in the profile `baselines`, for this run's data and folders: it shares weights."""
-        mine = {name: getattr(self, name) for name in field_names(Common)}
-        profile = load_profile(self.baselines, "02_denoised_smoothing") if self.baselines else {}
-        return DenoisedSmoothing(**(profile | mine))
-
 
 NOTEBOOKS: dict[str, type[Common]] = {
     "01_randomized_smoothing": RandomizedSmoothing,
     "02_denoised_smoothing": DenoisedSmoothing,
     "03_diffusion_denoising": DiffusionDenoising,
 }
-
-
-def parse(config: type[Common], name: str, text: str) -> Any:
-    """The value of a parameter from the command line; the dataclass checks its type when it is built.
-
-    Where the parameter is text it stays as written (a folder named 025). A number may be 1000, 1_000 or 1e-3;
-    a list is YAML, "[0.25, 0.5]". ValueError for an unknown name or text that YAML cannot read.
-    """
-    refuse_unknown([name], field_names(config), "parameter")
-    if typing.get_type_hints(config)[name] is str:
-        return text
-    number = as_number(text)
-    if number is not None:
-        return number
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name} = {text!r}: not YAML; a list is written [0.25, 0.5]") from error
-    if not isinstance(value, list):
-        return value
-    numbers = [as_number(item) if isinstance(item, str) else None for item in value]
-    return [item if number is None else number for item, number in zip(value, numbers, strict=True)]
-
-
-def load_profile(path_or_name: str | Path, notebook: str) -> dict[str, Any]:
-    """The parameters that a profile sets for a notebook: its `common` section, then the notebook's own.
-
-    A name means profiles/<name>.yaml of the project. FileNotFoundError where there is none; ValueError for an
-    unknown section or parameter. The dataclass checks the values when it is built.
-    """
-    refuse_unknown([notebook], NOTEBOOKS, "notebook")
-    path = profile_path(path_or_name)
-    sections = read_sections(path)
-    refuse_unknown(sections, ["common", *NOTEBOOKS], f"section of {path.name}")
-    for section, values in sections.items():
-        known = field_names(NOTEBOOKS.get(section, Common))
-        refuse_unknown(values, known, f"parameter in {path.name}, section {section}")
-    return sections.get("common", {}) | sections.get(notebook, {})
-
-
-def profile_path(path_or_name: str | Path) -> Path:
-    """The file of a profile. FileNotFoundError that lists the profiles where it does not exist."""
-    path = Path(path_or_name)
-    if path.suffix not in (".yaml", ".yml"):
-        path = PROFILES / f"{path_or_name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in PROFILES.glob("*.yaml")))
-        raise FileNotFoundError(f"profile {str(path_or_name)!r}: no file {path}; the profiles are {known}")
-    return path
-
-
-def read_sections(path: Path) -> dict[str, dict[str, Any]]:
-    """A profile's sections. ValueError where the file is not sections of `name: value`."""
-    try:
-        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"profile {path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(sections, dict) or not all(isinstance(part, dict) for part in sections.values()):
-        raise ValueError(f"profile {path}: expected sections, such as `common:`, with lines `name: value`")
-    return sections
 
 
 def field_names(config: type[Common]) -> list[str]:

@@ -1,6 +1,6 @@
 """What a run was made with: versions, device, git state; and whether torch and torchvision fit together.
 
-`python -m lib.environment` prints these facts and exits with 1 where the pair is broken. Only the standard
+`python -m lib.machine.provenance` prints these facts and exits with 1 where the pair is broken. Only the standard
 library is imported at the top, so that a broken installation can still be described.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "torchvision", "timm", "diffusers", "safetensors", "numpy", "scipy", "papermill")
 
 # glibc gives large blocks back to the system and fetches them again, page by page, for every layer of every batch. With

@@ -8,18 +8,15 @@ again at another alpha.
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise, zip_longest
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from math import fsum
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lib.paper_logs import detect_alpha, read_log, recertify
-from lib.rows import ABSTAIN, COLUMNS, HEADER, Row, read_rows
-
-__all__ = ["ABSTAIN", "COLUMNS", "Record", "Row", "atomic_write", "detect_alpha", "merge", "partial_path",
-           "read_log", "recertify"]  # fmt: skip
+from lib.machine.files import atomic_write, named_error, partial_path
+from lib.records.row import HEADER, Row, read_rows
 
 
 class Record:
@@ -139,7 +136,7 @@ class Record:
             os.fsync(self._file.fileno())
         except OSError as error:  # a full disk, say: half a line may be there, which the next resume cuts off
             self.close()
-            raise _named(error, self._partial) from None
+            raise named_error(error, self._partial) from None
 
     def _take_lock(self) -> None:
         try:
@@ -162,73 +159,6 @@ class Record:
             if got != expected:
                 raise ValueError(f"{path}, line {number}: image {got} where ids has {expected}")
         return size
-
-
-def merge(paths: Sequence[str | Path], target: str | Path, ids: Iterable[int] | None = None) -> None:
-    """Join finished shards (records of disjoint images, otherwise alike) into `target`, in the order of idx.
-
-    `target` gets the bytes that one run over all the images would have written, times aside. `ids`: the
-    images that must be there; without it, any are taken. ValueError for shards with other parameters, for an
-    image that is in two shards, in none, or not in `ids`; FileNotFoundError for a shard that is not finished.
-    """
-    if not paths:
-        raise ValueError("paths must name at least one shard; got none")
-    shards = {_checked_path(path): _read_manifest(_finished(path).with_suffix(".json")) for path in paths}
-    first = next(iter(shards))
-    for shard, manifest in shards.items():
-        differences = _differences(shards[first]["parameters"], manifest["parameters"])
-        if differences:
-            raise ValueError(f"{shard} was made with other parameters than {first}: {differences}")
-    rows = sorted((row for shard in shards for row in read_rows(shard)[0]), key=lambda row: row.idx)
-    _check_images([row.idx for row in rows], ids)
-    with Record(target, shards[first]["parameters"], [row.idx for row in rows]) as record:
-        if not record.complete:
-            record.append(rows[len(record.done) :])
-            record.finish({"shards": {str(path): shard["environment"] for path, shard in shards.items()}})
-
-
-def partial_path(path: str | Path) -> Path:
-    """Where the file that will be called `path` lives until it is whole."""
-    return Path(f"{path}.partial")
-
-
-def atomic_write(path: str | Path, data: str | bytes) -> None:
-    """Write `data` to `path` (its folder is made) so that no reader, and no crash, ever meets half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _named(error, path) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _named(error: OSError, path: Path) -> OSError:
-    """The same error with the file's name in its message: a failed write does not carry it."""
-    return type(error)(error.errno, error.strerror or str(error), str(path))
-
-
-def _check_images(got: list[int], ids: Iterable[int] | None) -> None:
-    twice = sorted({i for i, j in pairwise(got) if i == j})
-    if twice:
-        raise ValueError(f"shards must be disjoint; images {twice} are in more than one")
-    wanted = set(got if ids is None else ids)
-    if wanted != set(got):
-        missing, surplus = sorted(wanted - set(got)), sorted(set(got) - wanted)
-        raise ValueError(f"shards must hold the images of ids; missing {missing}, not asked for {surplus}")
-
-
-def _finished(path: str | Path) -> Path:
-    path = _checked_path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not a finished record; run its job to the end first")
-    return path
 
 
 def _checked_path(path: str | Path) -> Path:

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from lib import figures, tables
 from lib.records import read_log
-from lib.run import shown
+from lib.runner.execute import shown
 
 if TYPE_CHECKING:
-    from lib.sweep import Point
+    from lib.runner.grid import Point
 
 RADII = np.arange(0, 2.5, 0.25)  # of the papers' tables
 Logs = list[tuple["Point", str, pd.DataFrame]]  # point, name of the record, log

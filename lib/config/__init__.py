@@ -1,0 +1,19 @@
+"""The parameters of the notebooks: one frozen dataclass a notebook, checked when it is built."""
+
+from lib.config.fields import parameter
+from lib.config.notebooks import (
+    NOTEBOOKS,
+    Common,
+    DenoisedSmoothing,
+    DiffusionDenoising,
+    NoiseTraining,
+    RandomizedSmoothing,
+    field_names,
+    kit_root,
+)
+from lib.config.profiles import PROFILES, load_profile, parse
+
+__all__ = [
+    "NOTEBOOKS", "PROFILES", "Common", "DenoisedSmoothing", "DiffusionDenoising", "NoiseTraining",
+    "RandomizedSmoothing", "field_names", "kit_root", "load_profile", "parameter", "parse",
+]  # fmt: skip

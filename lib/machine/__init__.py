@@ -1,0 +1,1 @@
+"""What touches the machine: files that are written whole, versions and git state, progress reports."""

@@ -1,0 +1,21 @@
+"""The methods as notebooks call them: from a notebook's parameters to trained weights and certified records.
+
+A file a paper. Notebooks that name the same recipe share its weights.
+"""
+
+from lib.methods.carlini2023 import baseline_parameters, diffusion_denoiser, diffusion_model
+from lib.methods.cohen2019 import clean_classifier, noise_trained_classifier
+from lib.methods.common import certified, smoothed
+from lib.methods.salman2020 import (
+    held_out_stability,
+    mse_denoiser,
+    stab_denoiser,
+    stab_mse_denoiser,
+    stab_mse_denoisers,
+)
+
+__all__ = [
+    "baseline_parameters", "certified", "clean_classifier", "diffusion_denoiser", "diffusion_model",
+    "held_out_stability", "mse_denoiser", "noise_trained_classifier", "smoothed", "stab_denoiser",
+    "stab_mse_denoiser", "stab_mse_denoisers",
+]  # fmt: skip

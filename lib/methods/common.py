@@ -1,0 +1,67 @@
+"""From a notebook's parameters to g and to certified records, whatever the method."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from lib.bounds import AtRadii, StoppingRule, Tolerance
+from lib.certification import certify_dataset
+from lib.config import Common
+from lib.datasets import Data
+from lib.machine.progress import progress
+from lib.models.compute import Computed
+from lib.smoothing import SmoothedClassifier
+from lib.words import STOP, TRAINING
+
+
+def for_training(cfg: Common) -> str:
+    """`cfg.compute` as far as training takes it: gradients need batch statistics, and more range than float16 has."""
+    return re.sub("^float16", "bfloat16", cfg.compute).replace(", folded", "")
+
+
+def in_numbers(training: str) -> dict[str, int | float | str]:
+    """The fields of a recipe that words like "90 epochs of 256, adam 1e-3, sgd 1e-4 after 50" stand for."""
+    said = {name: text for name, text in re.fullmatch(TRAINING["pattern"], training).groupdict().items() if text}
+    kinds = {"epochs": int, "batch_size": int, "sgd_epoch": int, "lr": float, "sgd_lr": float, "optimizer": str}
+    numbers = {name: kinds[name](text) for name, text in said.items()}
+    return numbers | ({"optimizer": "adam_then_sgd"} if "sgd_epoch" in said else {})
+
+
+def smoothed(cfg: Common, data: Data, base: nn.Module, sigma: float) -> SmoothedClassifier:
+    """g, out of a network and a noise level: f is the network computed as `cfg.compute` says."""
+    f = Computed(base, cfg.compute)
+    return SmoothedClassifier(f, sigma, data.num_classes, seed=cfg.seed, batch_size=cfg.batch_size)
+
+
+def certified(
+    cfg: Common, data: Data, base: nn.Module, sigma: float, name: str, ids: Sequence[int], n: int | None = None
+) -> pd.DataFrame:
+    """The certification log of `base` smoothed at level `sigma`, kept as run_dir/records/<name>-<hash>.tsv."""
+    return _certify(
+        smoothed(cfg, data, base, sigma), data.test, ids, cfg.run_path / "records" / name, n0=cfg.n0, n=n or cfg.n,
+        alpha=cfg.alpha, rule=_stopping_rule(cfg), device=cfg.device, progress=progress(len(ids), f"certify {name}"),
+        facts={"dataset": data.identity},
+    )  # fmt: skip
+
+
+def _stopping_rule(cfg: Common) -> StoppingRule | None:
+    """What `cfg.stop` says in words: none for "after n"."""
+    said = re.fullmatch(STOP["pattern"], cfg.stop)
+    if said["radii"]:
+        return AtRadii(radii=tuple(float(radius) for radius in said["radii"].split()))
+    return Tolerance(tolerance=float(said["tolerance"])) if said["tolerance"] else None
+
+
+def _certify(*arguments: Any, **settings: Any) -> pd.DataFrame:
+    """`certify_dataset`, on the Dask cluster whose scheduler $KIT_SCHEDULER names, if it names one."""
+    address = os.environ.get("KIT_SCHEDULER")
+    if not address:
+        return certify_dataset(*arguments, **settings)
+    from lib.cluster import Workers, cluster  # Dask is an optional dependency
+
+    with cluster(address) as client:
+        return certify_dataset(*arguments, **settings, where=Workers(client))

@@ -1,0 +1,1 @@
+"""Notebooks as jobs: planned and checked, executed by papermill, swept over grids, reported."""

@@ -1,0 +1,19 @@
+"""The small languages of parameters: a precision, a training and a stopping rule, each written in one line."""
+
+# A training in words, which lib.methods reads: "90 epochs of 256, adam 1e-3", perhaps with ", sgd 1e-3 after 50".
+RATE = r"\d+(?:\.\d+)?(?:e-\d+)?"
+TRAINING = {
+    "pattern": rf"(?P<epochs>[1-9]\d*) epochs of (?P<batch_size>[1-9]\d*), (?P<optimizer>adam|sgd) (?P<lr>{RATE})"
+    rf"(?:, sgd (?P<sgd_lr>{RATE}) after (?P<sgd_epoch>[1-9]\d*))?",
+    "example": "90 epochs of 256, adam 1e-3 (or: 90 epochs of 256, adam 1e-3, sgd 1e-4 after 50)",
+}
+# How f is computed in words, which lib.models.compute reads and explains.
+COMPUTE = {
+    "pattern": r"(float32|tf32|bfloat16|float16)(, channels-last)?(, folded)?(, compiled|, cuda-graphs)?",
+    "example": "float32, tf32, bfloat16 or float16; then, in this order, channels-last, folded, compiled|cuda-graphs",
+}
+# When an image has had enough samples, in words, which lib.methods turns into a rule of lib.sequential.
+STOP = {
+    "pattern": r"after n|at radii(?P<radii>(?: \d+(?:\.\d+)?)+)|within (?P<tolerance>(?![0.]+$)\d+(?:\.\d+)?)",
+    "example": "after n, or at radii 0 0.25 0.5, or within 0.05",
+}
