@@ -1,7 +1,7 @@
 # Two commands do everything: `make` reproduces the papers on digits, `make test` checks the kit.
 
 .DEFAULT_GOAL := reproduce
-.PHONY: reproduce all test figures lab bench sweep clean help
+.PHONY: reproduce all test figures lab bench sweep clean clean-runs help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROFILE ?= digits
@@ -19,8 +19,10 @@ reproduce: $(INSTALLED) ## execute the notebooks of the three papers (PROFILE=di
 all: $(INSTALLED) ## execute every notebook
 	$(RUN) lib.run --all --profile $(PROFILE)
 
-test: $(INSTALLED) ## lint, then unit tests, notebook structure and notebook outputs
+test: $(INSTALLED) ## lint, format and types, then unit tests, notebook structure and notebook outputs
 	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
 	$(RUN) pytest --nbval --nbval-current-env tests notebooks
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab
@@ -35,11 +37,14 @@ sweep: $(INSTALLED) ## run a notebook over a grid of parameters: make sweep GRID
 figures: $(INSTALLED) ## draw the README's figure again from the committed records
 	$(RUN) results.figures
 
-clean: ## remove the virtual environment and all runs
-	rm -rf $(VENV) runs build *.egg-info
+clean: ## remove the virtual environment and what was built; runs stay
+	rm -rf $(VENV) build *.egg-info
+
+clean-runs: ## remove runs/: executed notebooks, records and trained weights
+	rm -rf runs
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # The stamp is written last: an interrupted installation is repeated.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -47,5 +52,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages into $(VENV): some minutes, 6 GB on Linux, where torch brings CUDA"
 	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cluster,dev]"
-	$(RUN) lib.machine.provenance
+	$(RUN) pip --disable-pip-version-check check
+	@$(VENV)/bin/python -c "import torchvision" || { echo "torch and torchvision do not fit together: both must come from one package index"; exit 1; }
 	@touch $@

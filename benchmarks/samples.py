@@ -29,14 +29,15 @@ import pandas as pd
 
 from lib.bounds import (
     AtRadii,
+    Bound,
+    Certificate,
     StoppingRule,
-    anytime_radius,
     certified_radius,
     lower_confidence_bound,
-    radius_from_counts,
 )
 from lib.machine.files import atomic_write
 from lib.records import detect_alpha, read_log
+from lib.sampling import Gaussian
 from lib.tables import published
 
 ALPHA, N0 = 0.001, 100  # the papers'
@@ -87,13 +88,18 @@ def from_record(path: Path, n: int) -> Images:
 def simulate(images: Images, rule: StoppingRule, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(votes, samples) of each image when `rule` has stopped it."""
     votes, taken = np.zeros((2, len(images.share)), int)
-    active, done = np.arange(len(images.share)), 0
+    active, done, how = np.arange(len(images.share)), 0, Certificate.of(N0, images.n, ALPHA, rule)
     for n in rule.looks(images.n):
         votes[active] += rng.binomial(n - done, images.share[active])
         taken[active] = done = n
         distinct, which = np.unique(votes[active], return_inverse=True)
-        active = active[~rule.settled(distinct, n, sigma=images.sigma, alpha=ALPHA, cap=images.n)[which]]
+        active = active[~rule.settled(distinct, n - distinct, n, how, Gaussian(images.sigma))[which]]
     return votes, taken
+
+
+def radius(bound: Bound, votes: np.ndarray, n: np.ndarray | int, sigma: float) -> np.ndarray:
+    """What `votes` of n certify, all other votes taken for one class."""
+    return bound.radius(votes, n - votes, n, ALPHA, Gaussian(sigma))
 
 
 def certified(radius: np.ndarray, radii: tuple[float, ...]) -> np.ndarray:
@@ -105,13 +111,13 @@ def row(name: str, images: Images, radii: tuple[float, ...], rng: np.random.Gene
     """A line of the table: what `AtRadii` takes and loses; with the name "fewer", a tenth of n for every image."""
     if name == "fewer":
         taken = np.full(images.share.shape, images.n // 10)
-        votes, name, bound = rng.binomial(taken, images.share), f"fixed n = {images.n // 10}", radius_from_counts
+        votes, name, bound = rng.binomial(taken, images.share), f"fixed n = {images.n // 10}", Bound()
     else:
         votes, taken = simulate(images, AtRadii(radii=radii), rng)
-        bound = anytime_radius
-    reached = certified(bound(votes, taken, images.sigma, ALPHA), radii)
+        bound = Bound(anytime=True)
+    reached = certified(radius(bound, votes, taken, images.sigma), radii)
     votes = votes + rng.binomial(images.n - taken, images.share)
-    reference = certified(radius_from_counts(votes, images.n, images.sigma, ALPHA), radii)
+    reference = certified(radius(Bound(), votes, images.n, images.sigma), radii)
     lost = ((reference & images.correct).mean(axis=1) - (reached & images.correct).mean(axis=1)).max()
     return {
         "data": images.data,
@@ -130,10 +136,10 @@ def row(name: str, images: Images, radii: tuple[float, ...], rng: np.random.Gene
 def rows(images: Images, half: Images | None, seed: int = 0) -> Iterator[dict[str, object]]:
     """The lines of one log: each radius that fixed n certifies for some image, then the whole grid."""
     rng = np.random.default_rng(seed)
-    largest = radius_from_counts(np.round(images.share * images.n), images.n, images.sigma, ALPHA).max()
-    for radius in (r for r in images.grid if 0 < r <= largest):
-        yield row("fewer", images, (radius,), rng)
-        yield row("one radius", images, (radius,), rng)
+    largest = radius(Bound(), np.round(images.share * images.n), images.n, images.sigma).max()
+    for r in (r for r in images.grid if 0 < r <= largest):
+        yield row("fewer", images, (r,), rng)
+        yield row("one radius", images, (r,), rng)
     yield row("fewer", images, images.grid, rng)
     yield row("grid", images, images.grid, rng)
     if half is not None:

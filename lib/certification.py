@@ -3,32 +3,42 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from lib.bounds import StoppingRule
-from lib.datasets import stack
+from lib.bounds import Certificate, StoppingRule
+from lib.datasets import image_digests, stack
 from lib.machine.provenance import describe
-from lib.models.identity import weights_hash
+from lib.models.identity import identity
 from lib.records import Record, Row, read_log
-from lib.sampling import NOISE_SCHEME
-from lib.smoothing import Certificates, SmoothedClassifier
+from lib.records.probe import Probe, probe
+from lib.records.record import rows_elsewhere
+from lib.sampling.counts import image_ids
+from lib.smoothing import SmoothedClassifier
 
 
-class Here:
+class Local:
     """Where certification takes place: in this process. `lib.cluster.Workers` is the other place."""
 
+    def probe(self, classifier: SmoothedClassifier, shape: Sequence[int], device: str) -> Probe:
+        """f's answers to the probe, on the device that will certify."""
+        return probe(classifier, shape, device)
+
     def rows(
-        self, classifier: SmoothedClassifier, dataset: Dataset, groups: Iterable[Sequence[int]], how: Mapping
-    ) -> Iterable[list[Row]]:
-        """The rows of each group, in order; `how` are the other arguments of `certify_group`."""
-        return (certify_group(classifier, dataset, group, **how) for group in groups)
+        self,
+        classifier: SmoothedClassifier,
+        dataset: Dataset,
+        groups: Iterable[Sequence[int]],
+        certificate: Certificate,
+        device: str,
+    ) -> Iterator[list[Row]]:
+        """The rows of each group, in order."""
+        return (certify_group(classifier, dataset, group, certificate, device) for group in groups)
 
     def describe(self, device: str) -> dict:
         """The versions and the device that the rows were made with."""
@@ -38,112 +48,110 @@ class Here:
 def certify_dataset(
     classifier: SmoothedClassifier,
     dataset: Dataset,
-    ids: Sequence[int],
+    ids: Iterable[int],
     path: str | Path,
     *,
-    n0: int,
-    n: int,
-    alpha: float,
+    n0: int | None = None,
+    n: int | None = None,
+    alpha: float | None = None,
     rule: StoppingRule | None = None,
     two_class: bool = False,
+    certificate: Certificate | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
     facts: Mapping[str, object] | None = None,
-    where: Here | None = None,
+    where: Local | None = None,
 ) -> pd.DataFrame:
     """CERTIFY images `ids` of `dataset` and return their log; what an earlier process has done is read, not done again.
 
-    The record is <path>-<hash>.tsv, the hash being that of everything that decides the counts: weights, sigma, seed,
-    sample sizes, stopping rule, data set facts. Another setting is another file, so nothing is overwritten and nothing
-    stale is read.
-    `rule`: `AtRadii` or `Tolerance` of lib.sequential stops each image at its own time, after n samples at the latest;
-    without a rule every image gets n. `two_class`: bound the runner-up too, see `SmoothedClassifier.certify`. The
-    guarantee at level alpha is the same in each case.
+    The record is <path>-<hash>.tsv. It belongs to f as a function (class, weights, attributes; `lib.models.identity`),
+    to the pixels and labels of the ids, to noise, seed and certificate: another of these is another hash and another
+    file, so nothing is overwritten and nothing stale is read. Before anything is read or sampled, f answers a probe,
+    which must agree with the record's (`lib.records.probe`).
+    Where more ids are asked for than a record of the same run holds, its rows are taken up. Not so with n: with a fixed
+    n, more samples after a look at the votes would spend alpha a second time. Choose n before, or a `rule`: its bound
+    holds at every n at once.
+    `n0`, `n`, `alpha`, `rule`, `two_class` or, in one object, `certificate`: see `SmoothedClassifier.certify`.
     `facts`: more of what should be in the manifest, such as {"dataset": "digits", "arch": "digits_cnn"}.
     `progress` is told the number of images done. `where`: `lib.cluster.Workers(client)` for a cluster, else here.
+    ValueError for a base that no record can tell from another, or that is no fixed function; for labels outside
+    0 ... num_classes - 1; for anything that `SmoothedClassifier` refuses.
     """
-    how = {"n0": n0, "n": n, "alpha": alpha, "rule": rule, "two_class": two_class, "device": str(device)}
-    parameters = _parameters(classifier, **how) | dict(facts or {})
-    path, where = Path(path), where or Here()
-    with Record(path.with_name(f"{path.name}-{_digest([parameters, list(ids)])}.tsv"), parameters, ids) as record:
-        todo, tell = set(record.todo), progress or (lambda done: None)
+    how, place, device = certificate or Certificate.of(n0, n, alpha, rule, two_class), where or Local(), str(device)
+    listed = list(ids)
+    listed = image_ids(listed, len(listed))
+    if not listed:
+        raise ValueError("ids must name at least one image; got none")
+    images = dict(zip(listed, image_digests(dataset, listed, classifier.num_classes), strict=True))
+    parameters = _parameters(classifier, how, device) | dict(facts or {})
+    answers = place.probe(classifier, stack(dataset, listed[:1])[0].shape[1:], device)
+    path = Path(path).with_name(f"{Path(path).name}-{_digest([parameters, list(images.items())])}.tsv")
+    report = progress or (lambda done: None)
+    with Record(path, parameters, images, answers) as record:
+        todo = set(record.todo)
         # groups with an image that the record lacks; the first of them may have others that it holds already
-        groups = [group for group in _groups(ids, classifier.batch_size, n0, rule) if group[-1] in todo]
-        tell(len(record.done))
-        for rows in where.rows(classifier, dataset, groups, how):
-            record.append(row for row in rows if row.idx in todo)
-            tell(len(record.done))
+        groups = [group for group in _groups(listed, classifier.batch_size, how) if group[-1] in todo]
+        known = rows_elsewhere(path, parameters, images, answers) if groups else {}
+        unknown = [[i for i in group if i not in known] for group in groups]
+        fresh = iter(place.rows(classifier, dataset, [group for group in unknown if group], how, device))
+        report(len(record.done))
+        for group, new in zip(groups, unknown, strict=True):
+            rows = known | {row.idx: row for row in (next(fresh) if new else [])}
+            record.append(rows[i] for i in group if i in todo)
+            report(len(record.done))
         if not record.complete:
-            record.finish(where.describe(str(device)))
+            record.finish(place.describe(device))
     return read_log(record.path)
 
 
-def _groups(ids: Sequence[int], batch_size: int, n0: int, rule: StoppingRule | None) -> list[Sequence[int]]:
-    """Images certified together: enough that the n0 samples of a group fill a batch.
+def _groups(ids: Sequence[int], batch_size: int, how: Certificate) -> list[Sequence[int]]:
+    """Images certified together: enough that the n0 samples of a group fill a batch, one where n fills ten by itself.
 
-    With a stopping rule eight times as many, since most of them stop early: later rounds then fill batches too.
+    With a rule that looks at votes eight times as many, since most stop early: later rounds then fill batches too.
 
     Groups start at fixed places, also after a crash: a batch then holds the same samples again, and floating point,
     which may depend on a batch's shape, gives the same votes.
     """
-    size = max(1, -(-batch_size // n0)) * (8 if rule else 1)
+    size = -(-batch_size // how.n0)
+    if how.rule.looks_at_votes:
+        size *= 8
+    elif how.n >= 10 * batch_size:  # a row is written as soon as it is there: an image may take minutes
+        size = 1
     return [ids[first : first + size] for first in range(0, len(ids), size)]
 
 
 def certify_group(
-    classifier: SmoothedClassifier,
-    dataset: Dataset,
-    ids: Sequence[int],
-    n0: int,
-    n: int,
-    alpha: float,
-    rule: StoppingRule | None,
-    two_class: bool,
-    device: torch.device | str,
+    classifier: SmoothedClassifier, dataset: Dataset, ids: Sequence[int], certificate: Certificate, device: str
 ) -> list[Row]:
     """The rows of one group: the unit of work, here or on a worker of a cluster."""
     started = time.perf_counter()
     images, labels = stack(dataset, ids)
-    if rule is None:
-        result = classifier.certify(images.to(device), ids, n0, n, alpha, two_class=two_class)
-    else:
-        result = classifier.certify_sequential(images.to(device), ids, n0, n, alpha, rule, two_class=two_class)
-    n_each = np.broadcast_to(result.n, len(ids)).astype(int)
-    seconds = (time.perf_counter() - started) * (n0 + n_each) / (n0 + n_each).sum()
-    common = {"n0": n0, "sigma": classifier.sigma, "alpha": alpha, "seed": classifier.seed}
-    each = zip(ids, labels.tolist(), n_each.tolist(), seconds, strict=True)
-    return [_row(result, i, idx=idx, label=label, n=n, time=t, **common) for i, (idx, label, n, t) in enumerate(each)]
+    chunk = {i: (image, label) for i, image, label in zip(ids, images, labels.tolist(), strict=True)}
+    result = classifier.certify(images.to(device), ids, certificate=certificate)
+    samples = certificate.n0 + result.n
+    seconds = (time.perf_counter() - started) * samples / samples.sum()
+    common: dict[str, Any] = {
+        "n0": certificate.n0, "sigma": classifier.sigma, "alpha": certificate.alpha, "seed": classifier.seed,
+        "noise": classifier.noise.name, "bound": certificate.bound.name,
+    }  # fmt: skip
+    columns = ("predict", "radius", "selected", "n_a", "n_b", "n")
+    cells = zip(*(getattr(result, name).tolist() for name in columns), strict=True)
+    each = zip(ids, labels.tolist(), image_digests(chunk, ids), seconds.tolist(), cells, strict=True)
+    return [
+        Row(idx=i, label=label, image=digest, time=took, **common, **dict(zip(columns, row, strict=True)))
+        for i, label, digest, took, row in each
+    ]
 
 
-def _row(result: Certificates, i: int, **common: object) -> Row:
-    return Row(
-        predict=int(result.predict[i]), radius=float(result.radius[i]), selected=int(result.selected[i]),
-        n_a=int(result.n_a[i]), n_b=int(result.n_b[i]), **common,
-    )  # fmt: skip
-
-
-def _parameters(
-    classifier: SmoothedClassifier,
-    n0: int,
-    n: int,
-    alpha: float,
-    rule: StoppingRule | None,
-    two_class: bool,
-    device: torch.device | str,
-) -> dict[str, object]:
-    scheme = f"philox, grid of step 1/{classifier.levels}" if classifier.levels else NOISE_SCHEME
-    # A fixed n is the absence of a rule, and one class that of two, so that such records keep their names.
-    special = {"rule": {"name": type(rule).__name__} | asdict(rule)} if rule else {}
-    special |= {"bound": "two-class"} if two_class else {}
-    return special | {
-        "weights": weights_hash(classifier.base),
+def _parameters(classifier: SmoothedClassifier, how: Certificate, device: str) -> dict[str, object]:
+    noise = classifier.noise
+    return how.parameters() | {
+        "f": identity(classifier.base),
         "compute": getattr(classifier.base, "compute", "as torch is set"),
-        "sigma": classifier.sigma,
-        "n0": n0,
-        "n": n,
-        "alpha": alpha,
+        "num_classes": classifier.num_classes,
+        "noise": f"{noise.name}, {noise.scheme} on {torch.device(device).type}",
+        "sigma": noise.sigma,
         "seed": classifier.seed,
-        "noise": f"{scheme} on {torch.device(device).type}",
         "batch_size": classifier.batch_size,
     }
 

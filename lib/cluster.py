@@ -22,17 +22,18 @@ Needs what `pip install -e ".[cluster]"` installs.
 import copy
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lib.certification import Here, certify_group
+from lib.bounds import Certificate
+from lib.certification import Local, certify_group
 from lib.datasets import stack
 from lib.machine.provenance import MALLOC, describe
 from lib.records import Row
+from lib.records.probe import Probe, probe
 from lib.smoothing import SmoothedClassifier
 
 try:
@@ -70,7 +71,7 @@ def cluster(address: str | None = None, workers: int = 2) -> Iterator[Client]:
         os.environ.update(before)
 
 
-class Workers(Here):
+class Workers(Local):
     """The workers of `client`, for `certify_dataset(..., where=Workers(client))`: the same record, times aside.
 
     A chunk is what `certify_dataset` takes together, so every batch has the same composition wherever it is computed.
@@ -84,14 +85,23 @@ class Workers(Here):
     def __init__(self, client: Client) -> None:
         self.client = client
 
+    def probe(self, classifier: SmoothedClassifier, shape: Sequence[int], device: str) -> Probe:
+        """f's answers to the probe, on a worker: this machine may lack their device."""
+        return self._submit(_probe_on, self._model(classifier), tuple(shape), device).result()
+
     def rows(
-        self, classifier: SmoothedClassifier, dataset: Dataset, groups: Iterable[Sequence[int]], how: Mapping
+        self,
+        classifier: SmoothedClassifier,
+        dataset: Dataset,
+        groups: Iterable[Sequence[int]],
+        certificate: Certificate,
+        device: str,
     ) -> Iterator[list[Row]]:
         """In order. As many chunks are on their way as keep all workers busy; not more: images are large."""
-        certify, model, waiting = partial(_certify_chunk, **how), None, deque()
+        model, waiting = None, deque()
         for group in groups:
-            model = model or self._submit(copy.copy, _on_cpu(classifier))
-            waiting.append(self._submit(certify, model, _chunk(dataset, group)))
+            model = model or self._model(classifier)
+            waiting.append(self._submit(_certify_chunk, model, _chunk(dataset, group), certificate, device))
             if len(waiting) >= max(16, 2 * sum(self.client.nthreads().values())):
                 yield waiting.popleft().result()
         while waiting:
@@ -100,6 +110,9 @@ class Workers(Here):
     def describe(self, device: str) -> dict:
         """As one of the workers sees it."""
         return self._submit(describe, device).result()
+
+    def _model(self, classifier: SmoothedClassifier) -> Future:
+        return self._submit(copy.copy, _on_cpu(classifier))
 
     def _submit(self, function: Callable, *arguments: object) -> Future:
         # A model is an argument of a task, not scattered: what a dead worker held is then made again, not lost.
@@ -115,9 +128,14 @@ def _chunk(dataset: Dataset, ids: Sequence[int]) -> Chunk:
     return {i: (image.clone(), label) for i, image, label in zip(ids, images, labels.tolist(), strict=True)}
 
 
-def _certify_chunk(classifier: SmoothedClassifier, chunk: Chunk, device: str, **how: object) -> list[Row]:
+def _certify_chunk(classifier: SmoothedClassifier, chunk: Chunk, certificate: Certificate, device: str) -> list[Row]:
     classifier.base.to(device)  # in place: the worker's copy stays there for the chunks to come
-    return certify_group(classifier, chunk, list(chunk), device=device, **how)
+    return certify_group(classifier, chunk, list(chunk), certificate, device)
+
+
+def _probe_on(classifier: SmoothedClassifier, shape: Sequence[int], device: str) -> Probe:
+    classifier.base.to(device)
+    return probe(classifier, shape, device)
 
 
 def _on_cpu(classifier: SmoothedClassifier) -> SmoothedClassifier:

@@ -5,13 +5,16 @@ and white. Nothing here opens a window or touches matplotlib's global state.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from IPython.display import Image, display
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image as PILImage
@@ -23,7 +26,7 @@ from lib.tables import certified_accuracy
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 13, "axes.titlesize": 14, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.alpha": 0.3, "lines.linewidth": 2.2, "legend.frameon": False, "figure.constrained_layout.use": True,
     "svg.hashsalt": "kit", "svg.fonttype": "none", "pdf.fonttype": 42,
@@ -32,26 +35,24 @@ WIDE = (9.6, 5.4)  # inches; 16:9
 
 
 def accuracy_curves(
-    logs: Mapping[str, pd.DataFrame], title: str = "", points: Mapping[str, Mapping[float, float]] | None = None
+    logs: Mapping[str, pd.DataFrame], title: str = "", axes: Axes | None = None, reach: float | None = None
 ) -> Figure:
     """Certified accuracy against radius, a curve a log, with the 95 % interval over the choice of test images.
 
-    `points`: published values to set beside a curve of the same name, {name: {radius: accuracy in [0, 1]}}.
+    It is drawn into `axes`, where these are given, and up to the radius `reach`, else to the largest of the logs.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = _axes("l2 radius", "certified accuracy", title)
-        furthest = max(log["radius"].max() for log in logs.values())
+        axes = axes or _axes("l2 radius", "certified accuracy")
+        furthest = reach or max(log["radius"].max() for log in logs.values())
         radii = np.linspace(0, 1.05 * max(furthest, 1e-6), 400)
-        for (name, log), color, style in zip(logs.items(), _cycle(PALETTE), _cycle(LINE_STYLES)):
+        for (name, log), look in zip(logs.items(), _looks()):
             accuracy = certified_accuracy(log, radii)
             low, high = accuracy_interval(np.round(accuracy * len(log)), len(log))
-            axes.plot(radii, accuracy, color=color, linestyle=style, label=name)
-            axes.fill_between(radii, low, high, color=color, alpha=0.12, linewidth=0)
-            if points and name in points:
-                axes.plot(*zip(*points[name].items()), "o", color=color, markerfacecolor="white")
-        axes.set(xlim=(0, None), ylim=(0, 1.02))
+            axes.plot(radii, accuracy, label=name, **look)
+            axes.fill_between(radii, low, high, color=look["color"], alpha=0.12, linewidth=0)
+        axes.set(xlim=(0, None), ylim=(0, 1.02), title=title)
         axes.legend()
-    return figure
+    return cast(Figure, axes.figure)
 
 
 def lines(
@@ -61,19 +62,17 @@ def lines(
     ylabel: str,
     title: str = "",
     *,
-    logx: bool = False,
     markers: bool = False,
 ) -> Figure:
     """Named series over one x axis. `x` and every series have the same length; NaN leaves a gap."""
     with mpl.rc_context(STYLE):
-        figure, axes = _axes(xlabel, ylabel, title)
-        for (name, y), color, style in zip(series.items(), _cycle(PALETTE), _cycle(LINE_STYLES)):
-            axes.plot(x, y, color=color, linestyle=style, marker="o" if markers else None, label=name)
-        if logx:
-            axes.set_xscale("log")
+        axes = _axes(xlabel, ylabel)
+        for (name, y), look in zip(series.items(), _looks()):
+            axes.plot(x, y, marker="o" if markers else None, label=name, **look)
+        axes.set_title(title)
         if len(series) > 1:
             axes.legend()
-    return figure
+    return cast(Figure, axes.figure)
 
 
 def image_grid(
@@ -130,9 +129,8 @@ def _rendered(figure: Figure, kind: str, dpi: int, metadata: Mapping[str, str | 
     return buffer.getvalue()
 
 
-def _axes(xlabel: str, ylabel: str, title: str) -> tuple[Figure, mpl.axes.Axes]:
-    figure = _figure(WIDE)
-    return figure, figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
+def _axes(xlabel: str, ylabel: str) -> Axes:
+    return _figure(WIDE).add_subplot(xlabel=xlabel, ylabel=ylabel)
 
 
 def _figure(size: tuple[float, float]) -> Figure:
@@ -142,5 +140,7 @@ def _figure(size: tuple[float, float]) -> Figure:
     return figure
 
 
-def _cycle(values: Sequence) -> list:
-    return list(values) * 8
+def _looks() -> Iterator[dict[str, Any]]:
+    """Pairs of colour and line style, without end: 49 before one comes again."""
+    for i in count():
+        yield {"color": PALETTE[i % 7], "linestyle": LINE_STYLES[(i + i // 7) % 7]}

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         grid = Grid.read(options.grid)
         points = grid.points()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"lib.sweep: {error}", file=sys.stderr)
         return 2
     todo = [point for point in points if not up_to_date(point.job)]

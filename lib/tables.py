@@ -1,7 +1,7 @@
 """Numbers out of certification logs, and tables of them as CSV, Markdown and LaTeX.
 
-A log is a DataFrame as `lib.records.read_log` gives it. Accuracies are fractions; only the tables of
-published numbers (`published`) are in percent, as the papers print them.
+A log is a DataFrame as `lib.records.read_log` gives it; an abstention is never correct, whatever label and column
+say. Accuracies are fractions; only the tables of published numbers (`published`) are in percent, as papers print them.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from lib.bounds import round_down
 from lib.machine.files import atomic_write
 from lib.records.row import ABSTAIN
 
@@ -71,11 +70,6 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def rounded_radius(radius: float) -> str:
-    """A certified radius with three decimals, rounded down."""
-    return f"{round_down(radius, 3):.3f}"
-
-
 def to_markdown(table: pd.DataFrame, formats: Format | Mapping[object, Format] = _plain) -> str:
     """`table` as GitHub Markdown; arguments as for `save`."""
     text = _as_text(table, formats)
@@ -91,8 +85,8 @@ def to_latex(table: pd.DataFrame, formats: Format | Mapping[object, Format] = _p
 def save(table: pd.DataFrame, path_stem: str | Path, formats: Format | Mapping[object, Format] = _plain) -> list[Path]:
     """Write `table` as path_stem.csv (all digits) and .md and .tex (to be read); returns the three paths.
 
-    `formats` prints the floats of every column, or of the columns it names: `percent`, {"radius":
-    rounded_radius}. What is missing is printed as a dash; an index that only numbers the rows is left out.
+    `formats` prints the floats of every column, or of the columns it names: `percent`, {"accuracy": percent}.
+    What is missing is printed as a dash; an index that only numbers the rows is left out.
     """
     csv = table.to_csv(index=_has_names(table))
     content = {".csv": csv, ".md": to_markdown(table, formats), ".tex": to_latex(table, formats)}
@@ -129,9 +123,12 @@ def as_printed(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def _certified(log: pd.DataFrame) -> pd.DataFrame:
+    if "radius proved" in log and "radius" not in log:
+        advice = "for its one radius r: log.assign(radius=r * (log['radius proved'] > 0))"
+        raise ValueError(f"log has no radius, only whether one was proved; {advice}")
     if "radius" not in log:
         raise ValueError(f"log has no radius (is it of PREDICT?), only {', '.join(log.columns)}")
-    return _nonempty(log)
+    return _nonempty(log).assign(correct=log["correct"].astype(bool) & (log["predict"] != ABSTAIN))
 
 
 def _nonempty(log: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,6 @@
-"""The small languages of parameters: a precision, a training and a stopping rule, each written in one line."""
+"""What a parameter's text may say: a precision, a training, a stopping rule, or the path of a file."""
+
+LARGEST_KEY = 2**32 - 1  # of a seed and of an image's id: noise is keyed by 32 bits of each
 
 # A training in words, which lib.methods reads: "90 epochs of 256, adam 1e-3", perhaps with ", sgd 1e-3 after 50".
 RATE = r"\d+(?:\.\d+)?(?:e-\d+)?"
@@ -16,4 +18,10 @@ COMPUTE = {
 STOP = {
     "pattern": r"after n|at radii(?P<radii>(?: \d+(?:\.\d+)?)+)|within (?P<tolerance>(?![0.]+$)\d+(?:\.\d+)?)",
     "example": "after n, or at radii 0 0.25 0.5, or within 0.05",
+}
+# A file's path that may depend on the noise level, which lib.config.file_at fills in; empty: no file.
+FILE = {
+    "pattern": r"(?:[^{}]|\{sigma(?::\.\df)?\})*",
+    "example": "a path, in which {sigma} becomes the noise level, such as 0.5, and {sigma:.2f} 0.50",
+    "files": True,
 }

@@ -10,24 +10,27 @@ import pytest
 import torch
 from scipy.stats import norm
 from torch.utils.data import TensorDataset
-from toys import hyperplane
+from toys import anytime_radius, hyperplane
 
 from lib import certification
-from lib.bounds import AtRadii, Tolerance, anytime_radius, certified_radius, lower_confidence_bound
+from lib.bounds import AtRadii, Bound, Tolerance, certified_radius, lower_confidence_bound
 from lib.certification import certify_dataset
-from lib.models.identity import weights_hash
+from lib.models.compute import Computed
 from lib.records import recount
+from lib.sampling import Grid
 from lib.smoothing import ABSTAIN, SmoothedClassifier
 
-IMAGES = torch.rand(24, 1, 3, 4, generator=torch.Generator().manual_seed(2))
-DATASET = TensorDataset(IMAGES, torch.arange(24) % 2)
+IMAGES = torch.randint(0, 256, (24, 1, 3, 4), generator=torch.Generator().manual_seed(2)) / 255
+LABELS = torch.arange(24) % 2
+DATASET = TensorDataset(IMAGES, LABELS)
 IDS = list(range(0, 24, 2))
 RULE = AtRadii(radii=(0, 0.25, 0.5))
 
 
-def certify(folder, ids=IDS, base=None, dataset=DATASET, sigma=0.5, n=400, alpha=0.001, rule=None):
-    classifier = SmoothedClassifier(base or hyperplane(), sigma, 2, batch_size=300)
-    return certify_dataset(classifier, dataset, ids, folder / "log", n0=100, n=n, alpha=alpha, rule=rule)
+def certify(folder, ids=IDS, base=None, dataset=DATASET, sigma=0.5, num_classes=2, seed=0, batch_size=300, **changed):
+    classifier = SmoothedClassifier(base or hyperplane(), sigma, num_classes, seed=seed, batch_size=batch_size)
+    how = {"n0": 100, "n": 400, "alpha": 0.001} | changed
+    return certify_dataset(classifier, dataset, ids, folder / "log", **how)
 
 
 def without_time(log):
@@ -48,15 +51,157 @@ def test_a_finished_record_is_read_and_not_made_again(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(certify(tmp_path), first)
 
 
-CHANGES = [{"n": 500}, {"sigma": 0.25}, {"base": hyperplane(1)}, {"ids": IDS[:5]}, {"rule": RULE}]
+# For every parameter of a record, how a user would change it.
+CHANGES = {
+    "f": {"base": hyperplane(1)}, "compute": {"base": Computed(hyperplane())}, "num_classes": {"num_classes": 3},
+    "noise": {"sigma": Grid(0.5, 255)}, "sigma": {"sigma": 0.25}, "seed": {"seed": 1},
+    "batch_size": {"batch_size": 299}, "n0": {"n0": 99}, "n": {"n": 500}, "alpha": {"alpha": 0.002},
+    "rule": {"rule": RULE}, "bound": {"two_class": True}, "dataset": {"facts": {"dataset": "toy"}},
+}  # fmt: skip
+OTHER_IMAGES = {
+    "pixels": {"dataset": TensorDataset(IMAGES * 0, LABELS)},
+    "one pixel": {"dataset": TensorDataset(IMAGES.index_fill(3, torch.tensor(3), 0.5), LABELS)},
+    "labels": {"dataset": TensorDataset(IMAGES, 1 - LABELS)},
+}
+EVERY = CHANGES | OTHER_IMAGES
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_another_setting_gets_a_record_of_its_own(change, tmp_path):
-    first = certify(tmp_path)
-    certify(tmp_path, **change)
-    assert len(list(tmp_path.glob("log-*.tsv"))) == 2
+class Three(torch.nn.Module):
+    """The hyperplane with a third class that is never answered."""
+
+    def forward(self, images):
+        return torch.nn.functional.pad(hyperplane()(images), (0, 1), value=-100.0)
+
+
+def changed(name, **more):
+    """What `certify` is called with where the parameter `name` is another."""
+    base = {"base": Three().eval()} if name == "num_classes" else {}
+    return base | EVERY[name] | more
+
+
+def test_every_parameter_of_a_record_is_asked_after_below(tmp_path):
+    certify(tmp_path, facts={"dataset": "toy"})
+    manifest = json.loads(next(tmp_path.glob("log-*.json")).read_text())
+    assert manifest["parameters"].keys() == CHANGES.keys()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_another_setting_gets_a_record_of_its_own_and_takes_no_row_from_this_one(name, tmp_path, monkeypatch):
+    first, asked = certify(tmp_path), rows_asked_for(monkeypatch)
+    again = certify(tmp_path, **changed(name))
+    assert asked == IDS and len(list(tmp_path.glob("log-*.tsv"))) == 2
+    fresh = certify(tmp_path / "alone", **changed(name))
+    pd.testing.assert_frame_equal(without_time(again), without_time(fresh))
     pd.testing.assert_frame_equal(certify(tmp_path), first)
+
+
+def rows_asked_for(monkeypatch):
+    """The ids of every group that is certified from now on."""
+    asked, really = [], certification.certify_group
+    spy = lambda g, d, ids, *how: asked.extend(ids) or really(g, d, ids, *how)  # noqa: E731
+    monkeypatch.setattr(certification, "certify_group", spy)
+    return asked
+
+
+@pytest.mark.parametrize("more", [[*IDS, 1, 3], [1, *IDS], IDS[::2], IDS[::-1], [3, *IDS[:2], 5]], ids=str)
+def test_other_ids_are_a_record_of_their_own_that_takes_up_the_rows_of_the_same_run(more, tmp_path, monkeypatch):
+    certify(tmp_path)
+    asked = rows_asked_for(monkeypatch)
+    log = certify(tmp_path, ids=more)
+    assert sorted(asked) == sorted(set(more) - set(IDS)) and log["idx"].tolist() == more
+    assert len(list(tmp_path.glob("log-*.tsv"))) == 2
+    pd.testing.assert_frame_equal(without_time(log), without_time(certify(tmp_path / "alone", ids=more)))
+
+
+def test_rows_of_an_unfinished_record_are_taken_up_too(tmp_path, monkeypatch):
+    def stop(done):
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        certify(tmp_path, progress=stop)
+    asked = rows_asked_for(monkeypatch)
+    certify(tmp_path, ids=IDS[:8])
+    assert asked == IDS[6:8] and len(list(tmp_path.glob("log-*.partial"))) == 2
+
+
+def test_only_the_images_that_are_still_the_same_are_taken_up(tmp_path, monkeypatch):
+    certify(tmp_path)
+    asked = rows_asked_for(monkeypatch)
+    attacked = IMAGES.clone()
+    attacked[4, 0, 0, 0] = 1 - attacked[4, 0, 0, 0]
+    certify(tmp_path, dataset=TensorDataset(attacked, LABELS))
+    assert asked == [4]
+
+
+class Edited(torch.nn.Module):
+    """A class whose code changes under one name: hashes see no difference."""
+
+    sign = 1.0
+
+    def forward(self, images):
+        return self.sign * hyperplane()(images)
+
+
+def test_a_base_whose_code_was_edited_is_told_by_the_probe(tmp_path, monkeypatch):
+    certify(tmp_path, base=Edited().eval())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(Edited, "sign", -1.0)
+    with pytest.raises(ValueError, match=r"its base answered the probe otherwise.*Choose another path"):
+        certify(tmp_path, base=Edited().eval())
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    asked = rows_asked_for(monkeypatch)
+    certify(tmp_path, base=Edited().eval(), ids=IDS[:5])
+    assert asked == IDS[:5]
+
+
+def test_another_machines_rounding_is_the_same_base(tmp_path, monkeypatch):
+    first = certify(tmp_path, base=Edited().eval())
+    monkeypatch.setattr(Edited, "sign", 1.0 + 1e-5)
+    pd.testing.assert_frame_equal(certify(tmp_path, base=Edited().eval()), first)
+
+
+@pytest.mark.parametrize("label", [-1, 2, 99])
+def test_a_label_that_is_no_class_is_refused_before_anything_is_written(label, tmp_path):
+    labels = LABELS.index_fill(0, torch.tensor(4), label)
+    with pytest.raises(ValueError, match=rf"label of image 4 must lie in 0 \.\.\. 1; got {label}"):
+        certify(tmp_path, dataset=TensorDataset(IMAGES, labels))
+    assert not list(tmp_path.iterdir())
+
+
+KINDS = [
+    np.array(IDS),
+    torch.tensor(IDS),
+    pd.Series(IDS),
+    tuple(IDS),
+    range(0, 24, 2),
+    np.array(IDS, np.uint8),
+    iter(IDS),
+]
+
+
+@pytest.mark.parametrize("ids", KINDS, ids=lambda ids: type(ids).__name__)
+def test_ids_are_whole_numbers_of_any_kind_in_any_container(ids, tmp_path):
+    assert certify(tmp_path, ids=ids)["idx"].tolist() == IDS
+
+
+@pytest.mark.parametrize("bad", [[0.5], ["0"], [True], [-1], [2**32], [0, 0], [None], [24], []], ids=str)
+def test_ids_that_are_none_are_refused_by_value(bad, tmp_path):
+    with pytest.raises(ValueError, match="ids"):
+        certify(tmp_path, ids=bad)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float64, torch.tensor, float])
+def test_sample_sizes_are_whole_numbers_of_any_kind(kind, tmp_path):
+    log = certify(tmp_path, n0=kind(100), n=kind(400))
+    assert (log["n"] == 400).all() and (log["n0"] == 100).all()
+
+
+@pytest.mark.parametrize(("name", "bad"), [("n", 0), ("n", 10.5), ("n", "10"), ("n0", -1), ("n0", True), ("n", None)])
+def test_sample_sizes_that_are_none_are_refused_by_name_and_value(name, bad, tmp_path):
+    with pytest.raises(ValueError, match=rf"{name}\b.*{bad}"):
+        certify(tmp_path, **{name: bad})
 
 
 def test_a_data_set_that_is_read_image_by_image_gives_the_same_log(tmp_path):
@@ -84,7 +229,7 @@ def test_a_killed_certification_goes_on_and_ends_with_the_same_log(tmp_path):
     expected = certify(tmp_path / "whole")
     script = SCRIPT.format(tests=str(certification.Path(__file__).parent))
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "killed")])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not any(f.stat().st_size > 200 for f in tmp_path.glob("killed/*.tsv.partial")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
@@ -111,10 +256,10 @@ def test_projecting_to_another_n_scales_the_counts(tmp_path):
     assert np.allclose(projected["radius"], certified_radius(lower_confidence_bound(n_a, 4000, 0.001), 0.5))
 
 
-def test_a_sequential_log_says_what_certify_sequential_says_and_its_manifest_names_the_rule(tmp_path):
+def test_a_sequential_log_says_what_certify_says_and_its_manifest_names_the_rule(tmp_path):
     log = certify(tmp_path, n=5000, rule=RULE)
     g = SmoothedClassifier(hyperplane(), 0.5, 2, batch_size=300)
-    truth = g.certify_sequential(IMAGES[IDS], IDS, 100, 5000, 0.001, RULE)
+    truth = g.certify(IMAGES[IDS], IDS, 100, 5000, 0.001, rule=RULE)
     assert (log["n"] == truth.n).all() and (log["n_a"] == truth.n_a).all() and log["n"].nunique() > 2
     assert (log["radius"] <= truth.radius).all() and np.allclose(log["radius"], truth.radius, atol=1e-6)
     parameters = json.loads(next(tmp_path.glob("log-*.json")).read_text())["parameters"]
@@ -136,26 +281,24 @@ def test_a_sequential_log_is_recounted_with_the_bound_that_is_valid_for_it(tmp_p
     assert (looser["radius"] >= log["radius"]).all()
 
 
-def test_where_nothing_is_certified_the_bound_that_is_valid_for_both_kinds_of_log_recounts(tmp_path):
-    log = certify(tmp_path).assign(n_a=203, n_b=197, radius=0.0, predict=ABSTAIN)
-    assert (recount(log, alpha=0.45)["radius"] == anytime_radius(203, 400, 0.5, 0.45)).all()
+def test_recounting_by_another_bound_is_certifying_by_it(tmp_path):
+    one, two = certify(tmp_path), certify(tmp_path, two_class=True)
+    again = recount(one, bound=Bound(two_class=True))
+    assert np.allclose(again["radius"], two["radius"], atol=1e-6)
+    assert set(again["bound"]) == {"clopper-pearson, two-class"}
 
 
-def test_radii_that_no_bound_gives_are_not_recounted(tmp_path):
-    log = certify(tmp_path)
-    with pytest.raises(ValueError, match=r"log must come from CERTIFY at its alpha.*image 0"):
-        recount(log.assign(radius=log["radius"] + 0.01), alpha=0.01)
+def test_votes_that_a_rule_collected_are_not_bounded_as_if_n_had_been_fixed(tmp_path):
+    with pytest.raises(ValueError, match="'clopper-pearson' needs a fixed n"):
+        recount(certify(tmp_path, rule=RULE), bound=Bound())
 
 
-def test_the_hash_of_a_model_follows_every_weight_and_buffer():
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    hashes = [weights_hash(model)]
-    for tensor in (model[0].weight, model[1].running_mean):
-        with torch.no_grad():
-            tensor[0] += 1
-        hashes.append(weights_hash(model))
-    hashes.append(weights_hash(torch.nn.Sequential(*model, torch.nn.Dropout(0.1))))
-    assert len(set(hashes)) == 4
+@pytest.mark.parametrize(
+    ("lost", "advice"), [("n_a", "a paper's log takes recertify"), ("bound", "make the record again")]
+)
+def test_a_log_without_counts_or_names_is_not_recounted(lost, advice, tmp_path):
+    with pytest.raises(ValueError, match=f"no column {lost}.*{advice}"):
+        recount(certify(tmp_path).drop(columns=lost), alpha=0.01)
 
 
 class Spread(torch.nn.Module):
@@ -177,4 +320,5 @@ def test_the_two_class_bound_certifies_where_the_votes_of_the_others_are_spread(
     assert ((0.125 if rule else 0.8 * exact) < two["radius"]).all() and (two["radius"] < exact).all()
     assert np.allclose(recount(two)["radius"], two["radius"], atol=2e-6)
     manifests = [json.loads(path.read_text())["parameters"] for path in tmp_path.glob("log-*.json")]
-    assert sorted(parameters.get("bound", "") for parameters in manifests) == ["", "two-class"]
+    kind = "anytime" if rule else "clopper-pearson"
+    assert sorted(parameters["bound"] for parameters in manifests) == [kind, f"{kind}, two-class"]

@@ -1,8 +1,11 @@
 """Checkpoint files: the published layouts load, and whatever does not fit is refused with its reason."""
 
 import io
+import json
 import os
 import tarfile
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +13,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch.utils.data import TensorDataset
 
-from lib.datasets import CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD, Data
+from lib.datasets import CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD, Data, load_dataset
 from lib.models import build_classifier, load_classifier
 from lib.models.checkpoints import read_checkpoint
+from lib.models.classifiers import CifarResNet
+from lib.training import Recipe, train
+from lib.training.objectives import Gaussian
 
 CIFAR10 = Data("cifar10", None, None, 10, CIFAR10_CLASSES, (3, 32, 32), CIFAR10_MEAN, CIFAR10_STD)
 IMAGENET = Data("imagenet", None, None, 1000, (), (3, 224, 224), IMAGENET_MEAN, IMAGENET_STD)
 SHARED = Path(os.environ.get("KIT_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+pytestmark = pytest.mark.filterwarnings("ignore:.*its first layer is taken to be")  # see test_first_layer.py
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -174,12 +182,53 @@ def test_a_wrong_shape_is_named_with_both_shapes(tmp_path):
         load_classifier(path, CIFAR10)
 
 
-def test_an_option_b_file_does_not_fit_option_a_shortcuts(tmp_path):
-    projections = {f"layer{stage}.0.downsample.0.weight": torch.zeros(1) for stage in (2, 3)}
-    state = unprefixed(build_classifier("cifar_resnet20", CIFAR10).state_dict(), "1.") | projections
-    torch.save(state, tmp_path / "b.pth")
-    with pytest.raises(ValueError, match=r"2 unexpected keys: layer2.0.downsample.0.weight, layer3"):
-        load_classifier(tmp_path / "b.pth", CIFAR10, arch="cifar_resnet20")
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_the_shortcuts_of_a_cifar_resnet_are_those_of_its_file(tmp_path, depth, shortcut):
+    """Option A is akamaster's, option B (1x1 convolutions) that of Cohen et al.'s cifar_resnet20 and its siblings."""
+    state = CifarResNet(depth, shortcut).state_dict()
+    path = published(
+        {f"1.{key}": value for key, value in state.items()}, f"cifar_resnet{depth}", tmp_path / "c.pth.tar"
+    )
+    assert_holds(load_classifier(path, CIFAR10, normalization="standard")[1], state)
+
+
+def test_smoothadvs_imagenet_at_32_pixels_loads_with_a_thousand_classes(tmp_path):
+    data = replace(CIFAR10, name="folder", num_classes=1000, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    state = CifarResNet(110, "B", 1000).state_dict()
+    path = published(
+        {f"1.{key}": value for key, value in state.items()}, "imagenet32_resnet110", tmp_path / "c.pth.tar"
+    )
+    for arch in (None, "imagenet32_resnet110", "cifar_resnet110"):
+        classifier = load_classifier(path, data, arch=arch)
+        assert_holds(classifier[1], state)
+        torch.testing.assert_close(classifier[0].std.flatten(), torch.tensor(CIFAR10_STD))  # its README
+
+
+@pytest.mark.parametrize("beside", [{"recipe": {"arch": "cifar_resnet20"}}, {"arch": "cifar_resnet20"}])
+def test_our_own_safetensors_load_with_the_architecture_of_the_json_beside_them(tmp_path, beside):
+    state = build_classifier("cifar_resnet20", CIFAR10).state_dict()
+    save_file(state, tmp_path / "0123456789ab.safetensors")
+    (tmp_path / "0123456789ab.json").write_text(json.dumps(beside))
+    with warnings.catch_warnings(action="error"):  # no doubt about the first layer either
+        assert_holds(load_classifier(tmp_path / "0123456789ab.safetensors", CIFAR10), state)
+
+
+@pytest.mark.parametrize("beside", ["", "{", "[1]", "{}", '{"recipe": 3}', '{"recipe": {"arch": 3}}', '"text"'])
+def test_a_json_of_somebody_else_beside_the_weights_tells_nothing(tmp_path, beside):
+    save_file({"a": torch.zeros(3)}, tmp_path / "model.safetensors")
+    (tmp_path / "model.json").write_text(beside)
+    checkpoint = read_checkpoint(tmp_path / "model.safetensors")
+    assert checkpoint.arch is None and not checkpoint.ours
+
+
+def test_what_the_training_loop_writes_loads_without_naming_its_architecture(tmp_path):
+    data = load_dataset("digits")
+    few = TensorDataset(*data.train[:64])
+    recipe = Recipe(Gaussian(0.25), "digits_cnn", epochs=1, batch_size=32)
+    trained = train(recipe, lambda: build_classifier("digits_cnn", data), few, tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    assert_holds(load_classifier(path, data), trained.state_dict())
 
 
 @pytest.mark.parametrize("legacy", [True, False])

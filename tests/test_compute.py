@@ -18,7 +18,7 @@ from lib.models import Denoised, build_denoiser
 from lib.models.classifiers import CifarResNet, Normalize
 from lib.models.compute import Compute, Computed
 from lib.models.diffusion import DiffusionDenoiser
-from lib.models.identity import weights_hash
+from lib.models.identity import identity
 from lib.models.small_unet import UNETS
 from lib.sampling import class_counts
 from lib.smoothing import SmoothedClassifier
@@ -53,10 +53,10 @@ def test_half_precision_is_near_and_yet_another_function(words):
 
 def test_folding_leaves_no_batch_normalisation_and_the_network_untouched():
     network = resnet()
-    before = weights_hash(network)
+    before = identity(network)
     folded = Computed(network, "float32, folded")
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    assert weights_hash(network) == before
+    assert identity(network) == before
 
 
 def test_folding_goes_through_a_denoiser_too():
@@ -140,7 +140,7 @@ def test_compiled_logits_are_the_networks_and_a_copy_compiles_its_own(monkeypatc
     with torch.no_grad():
         assert torch.allclose(f(IMAGES), resnet()(IMAGES), rtol=1e-4, atol=1e-4)
         for twin in (copy.deepcopy(f), pickle.loads(pickle.dumps(f))):
-            assert twin._call is None and weights_hash(twin) == weights_hash(f)
+            assert twin._call is None and identity(twin) == identity(f)
 
 
 def test_logits_are_the_callers_to_keep():
@@ -193,7 +193,7 @@ def test_a_network_that_uses_a_layer_twice_is_not_folded():
 
 def test_every_way_is_another_f_to_a_record():
     ways = ["float32", "tf32", "bfloat16", "bfloat16, channels-last", "bfloat16, channels-last, folded"]
-    assert len({weights_hash(Computed(resnet(), way)) for way in ways}) == len(ways)
+    assert len({identity(Computed(resnet(), way)) for way in ways}) == len(ways)
 
 
 @pytest.mark.parametrize("words", ["", "int8", "channels-last", "float32,folded", "float32, folded, folded", "tf32\n"])

@@ -1,15 +1,28 @@
 """Parameters: the defaults are one thing in three places, and nothing wrong gets through."""
 
 import dataclasses
+import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from lib import config
-from lib.config import NOTEBOOKS, Common, RandomizedSmoothing, load_profile, parse
+from lib.config import (
+    NOTEBOOKS,
+    Common,
+    DenoisedSmoothing,
+    DiffusionDenoising,
+    RandomizedSmoothing,
+    load_profile,
+    parse,
+)
 from lib.config.fields import parameter
+from lib.words import LARGEST_KEY
 
 PROFILES = sorted(path.stem for path in config.PROFILES.glob("*.yaml"))
 
@@ -79,7 +92,120 @@ def test_a_list_is_expected_where_there_are_many(value):
 
 
 def test_a_list_is_kept_as_a_tuple_of_floats():
-    assert RandomizedSmoothing(sigmas=[1, 0.5]).sigmas == (1.0, 0.5)
+    assert RandomizedSmoothing(sigmas=[0.5, 1]).sigmas == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("kind", NOTEBOOKS.values())
+@pytest.mark.parametrize(
+    ("value", "fault", "right"),
+    [
+        ([0.5, 0.25], "must ascend", [0.25, 0.5]),
+        ([0.25, 0.5, 0.5], "be there once each", [0.25, 0.5]),
+        ([1, 1.0], "once", [1.0]),
+    ],
+)
+def test_noise_levels_are_distinct_and_ascend_and_the_message_says_what_to_write(kind, value, fault, right):
+    with pytest.raises(ValueError, match=rf"^sigmas = .*{fault}.*; write {re.escape(str(right))}$"):
+        kind(sigmas=value)
+
+
+@pytest.mark.parametrize("name", ["surrogates", "denoisers", "stab_mse"])
+def test_what_is_compared_or_takes_turns_is_there_once(name):
+    first = getattr(DenoisedSmoothing(), name)[0]
+    with pytest.raises(ValueError, match=rf"^{name} = .*once each; write \['{first}'\]"):
+        DenoisedSmoothing(**{name: [first, first]})
+
+
+def test_radii_to_stop_at_ascend_and_the_message_says_what_to_write():
+    with pytest.raises(ValueError, match=r"write 'at radii 0 0.5'$"):
+        RandomizedSmoothing(stop="at radii 0.5 0 0.5")
+
+
+# ---- names -----------------------------------------------------------------------------------------------------
+
+WRONG_NAMES = [
+    (RandomizedSmoothing, "dataset", "mnist", "known: digits, cifar10, imagenet, folder"),
+    (RandomizedSmoothing, "dataset", "Cifar10", "did you mean 'cifar10'"),
+    (RandomizedSmoothing, "arch", "digit_cnn", "did you mean 'digits_cnn'"),
+    (RandomizedSmoothing, "arch", "model.pth", "known: digits_cnn"),
+    (RandomizedSmoothing, "schedule", "Cosine", "did you mean 'cosine'"),
+    (RandomizedSmoothing, "normalization", "centre", "did you mean 'center'"),
+    (DenoisedSmoothing, "denoisers[1]", "nope", "known: cifar_dncnn|known: digits_dncnn"),
+    (DenoisedSmoothing, "surrogates[1]", "digits_mpl", "did you mean 'digits_mlp'"),
+    (DenoisedSmoothing, "classifier", "resnet5", "did you mean 'resnet50'"),
+    (DiffusionDenoising, "timestep", "closest", "known: nearest, fractional"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "advice"), WRONG_NAMES)
+def test_a_wrong_name_is_refused_with_the_right_ones(kind, name, value, advice):
+    field = name.removesuffix("[1]")
+    values = [getattr(kind(), field)[0], value] if field != name else value
+    with pytest.raises(ValueError, match=rf"^{re.escape(name)} = '{value}': .*({advice})"):
+        kind(**{field: values})
+
+
+@pytest.mark.parametrize("value", ["timm:resnet18.a1_in1k", "torchvision:resnet50", "VGG16"])
+def test_a_library_s_network_is_an_architecture(value):
+    assert RandomizedSmoothing(arch=value).arch == DenoisedSmoothing(surrogates=[value]).surrogates[0] == value
+
+
+@pytest.mark.parametrize("path", ["a.pth", "a/{sigma}/b.pth.tar", "a/{sigma:.2f}/b", ""])
+def test_a_file_may_depend_on_the_noise_level(path):
+    assert RandomizedSmoothing(classifier=path).classifier == DenoisedSmoothing(denoiser=path).denoiser == path
+
+
+@pytest.mark.parametrize("path", ["{}", "{noise}", "{sigma", "sigma}", "{sigma:d}", "{{sigma}}", "{sigma!r}", "{0}"])
+def test_a_file_depends_on_nothing_else(path):
+    with pytest.raises(ValueError, match=r"^classifier = .*\{sigma\} becomes the noise level"):
+        RandomizedSmoothing(classifier=path)
+
+
+def test_names_are_known_without_importing_torch():
+    script = "import sys, lib.config, lib.runner.jobs; sys.exit(any(name in sys.modules for name in ('torch', 'timm')))"
+    assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+# ---- messages --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(DiffusionDenoising)])
+def test_a_long_value_is_shortened_in_the_message(name):
+    with pytest.raises(ValueError, match=rf"^{name}\b") as caught:
+        DiffusionDenoising(**{name: np.zeros((99, 99))})
+    assert len(str(caught.value)) < 250 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["x" * 999, {"a": [1] * 999}, b"1" * 999])
+def test_other_long_values_are_shortened_too(value):
+    with pytest.raises(ValueError, match=r"^alpha = ") as caught:
+        RandomizedSmoothing(alpha=value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [("n: 1e3", "write 1000 without"), ("n: '1000'", "write 1000 without"), ("n: 1.0e+3", "write 1000$"),
+     ("alpha: 1e-3", "write 0.001 without"), ("lr: '1'", "write 1 without"), ("images: 1e1", "write 10 without")],
+)  # fmt: skip
+def test_a_number_of_the_wrong_type_is_answered_with_what_to_write_at_once(text, advice):
+    with pytest.raises(ValueError, match=advice) as caught:
+        RandomizedSmoothing(**yaml.safe_load(text))
+    name, value = next(iter(yaml.safe_load(text))), re.search(r"write (\S+)", str(caught.value))[1]
+    RandomizedSmoothing(**yaml.safe_load(f"{name}: {value}"))
+
+
+@pytest.mark.parametrize("value", ["2.5e0", 2.5, "nan", "inf", "many", [1000], None, True])
+def test_where_no_whole_number_is_meant_none_is_advised(value):
+    with pytest.raises(ValueError, match=r"^n = ") as caught:
+        RandomizedSmoothing(n=value)
+    assert "write" not in str(caught.value)
+
+
+def test_a_seed_is_a_key_of_the_noise():
+    assert RandomizedSmoothing(seed=LARGEST_KEY).seed == 2**32 - 1
+    with pytest.raises(ValueError, match=rf"^seed = {2**32}: must be at most {2**32 - 1}"):
+        RandomizedSmoothing(seed=2**32)
 
 
 @pytest.mark.parametrize("value", ["gpu", "cuda:", "cuda:x", "CPU", ""])
@@ -219,12 +345,39 @@ def test_the_notebook_s_own_section_wins_over_common(profile):
         ("n: 1000", "expected sections"),
         ("", "expected sections"),
         ("common: {n: [", "not YAML"),
+        ("common:\n  n: 5\ncommon:\n  seed: 7", "'common' is there twice, in lines 1 and 3: keep one"),
+        ("common:\n  n: 5\n  seed: 7\n  n: 6", "'n' is there twice, in lines 2 and 4: keep one"),
+        ("common: {n: 5, 'n': 5}", "'n' is there twice, in lines 1 and 1"),
+        ("common: {n: 5}\n01_randomized_smoothing: {lr: 1.0, lr: 1.0}", "'lr' is there twice"),
+        ("common:\n  n: 010", "line 2: 010 is another number"),
+        ("common: {n: 1:30}", "line 1: 1:30 is another number"),
+        ("common: {alpha: 1:30.5}", "line 1: 1:30.5 is another number"),
     ],
 )
 def test_a_profile_is_refused(text, message, profile):
-    with pytest.raises(ValueError, match=r"profile|section|parameter") as caught:
-        load_profile(profile(text), "01_randomized_smoothing")
+    path = profile(text)
+    with pytest.raises(ValueError, match=r"mine\.yaml") as caught:
+        load_profile(path, "01_randomized_smoothing")
     assert message in str(caught.value)
+
+
+def test_a_profile_that_is_not_utf_8_is_refused_by_name(profile):
+    path = profile("")
+    path.write_bytes("common: {run_dir: é}".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"mine\.yaml: not UTF-8"):
+        load_profile(path, "01_randomized_smoothing")
+
+
+def test_a_key_that_a_merge_brings_may_be_set_again(profile):
+    path = profile("common: &all {n: 5, n0: 6}\n01_randomized_smoothing: {<<: *all, n: 7}")
+    assert load_profile(path, "01_randomized_smoothing") == {"n": 7, "n0": 6}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0", 0), ("-5", -5), ("1_000", 1000), ("0x10", 16), ("0.5", 0.5), (".5", 0.5)]
+)
+def test_plain_numbers_of_a_profile_are_what_they_look_like(text, value, profile):
+    assert load_profile(profile(f"common: {{seed: {text}}}"), "01_randomized_smoothing") == {"seed": value}
 
 
 def test_a_missing_profile_is_answered_with_those_that_exist():

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lib import methods
-from lib.config import NOTEBOOKS, DenoisedSmoothing, load_profile
+from lib.config import NOTEBOOKS, DenoisedSmoothing, DiffusionDenoising, load_profile
 from lib.datasets import load_dataset
 from lib.methods import cohen2019, salman2020
 from lib.methods.common import in_numbers
@@ -17,6 +17,7 @@ from lib.models.classifiers import DigitsCNN
 from lib.models.surrogates import CIFAR_SURROGATES
 from lib.sampling import class_counts
 from lib.training import Recipe
+from lib.training.objectives import MSE, Classification, Stability
 
 DATA = load_dataset("digits")
 SMALL = replace(DATA, train=TensorDataset(*DATA.train[:200]))
@@ -34,7 +35,7 @@ def trained_on(monkeypatch):
     """Every call of `train`: (recipe, data set, fresh network), as the methods make it; nothing is trained."""
     calls = []
 
-    def record(recipe, build, objective, dataset, *_, **__):
+    def record(recipe, build, dataset, *_, **__):
         network = build().eval()
         calls.append((recipe, dataset, network))
         return network.requires_grad_(False)
@@ -78,6 +79,30 @@ def test_settings_are_compared_without_a_test_image(cfg, f):
 def test_of_a_large_data_set_no_more_than_1000_images_are_held_out(cfg):
     large = replace(DATA, train=TensorDataset(torch.zeros(9000, 1), torch.zeros(9000)))
     assert [len(part) for part in salman2020._split(cfg, large)] == [8000, 1000]
+
+
+@pytest.mark.parametrize("train", [None, TensorDataset(torch.zeros(0, 1, 8, 8), torch.zeros(0).long())])
+def test_without_training_images_every_method_says_so_before_anything_starts(train, cfg, trained_on, f):
+    blind = replace(DATA, train=train)
+    for method in (
+        lambda: methods.noise_trained_classifier(cfg, blind, 0.5),
+        lambda: methods.clean_classifier(cfg, blind),
+        lambda: methods.mse_denoiser(cfg, blind, 0.5),
+        lambda: methods.stab_denoiser(cfg, blind, 0.5, f),
+        lambda: methods.stab_mse_denoiser(cfg, blind, 0.5, f),
+        lambda: methods.held_out_stability(cfg, blind, 0.5, f, f),
+        lambda: methods.diffusion_model(DiffusionDenoising(run_dir=cfg.run_dir), blind),
+    ):
+        with pytest.raises(ValueError, match="digits has no training images: put them into"):
+            method()
+    assert trained_on == []
+
+
+def test_fewer_images_are_another_training(cfg):
+    folder = cfg.run_path / "weights"
+    for data in (SMALL, replace(DATA, train=TensorDataset(*DATA.train[:199])), SMALL):
+        methods.noise_trained_classifier(cfg, data, 0.5)
+    assert len(list(folder.glob("*.safetensors"))) == 2
 
 
 # ---- which setting ---------------------------------------------------------------------------------------------
@@ -124,23 +149,37 @@ def test_stability_of_a_black_box_denoiser_is_the_mean_over_surrogates(cfg):
 
 
 @pytest.mark.parametrize("best", [0, 1, 2])
-def test_the_setting_that_keeps_most_answers_wins(best, cfg, f, monkeypatch):
+def test_the_setting_that_keeps_most_answers_wins(best, cfg, monkeypatch):
     ways = {f"way {i}": Scaled(1.0 if i == best else 0.0).eval() for i in range(3)}
-    monkeypatch.setattr(salman2020, "stab_mse_denoisers", lambda *_: ways)
+    monkeypatch.setattr(salman2020, "_stab_mse_denoisers", lambda *_: ways)
     two = replace(DATA, num_classes=2)
     assert methods.stab_mse_denoiser(cfg, two, 0.1, bright(0.3)) is ways[f"way {best}"]
+
+
+def test_training_images_are_copied_once_for_all_ways_to_fine_tune(cfg, trained_on, f, monkeypatch):
+    splits, holdout = [], salman2020.holdout
+    monkeypatch.setattr(salman2020, "holdout", lambda *a: splits.append(a) or holdout(*a))
+    ways = ("2 epochs of 64, adam 1e-4", "3 epochs of 64, sgd 1e-5")
+    methods.stab_mse_denoiser(replace(cfg, stab_mse=ways), SMALL, 0.5, f)
+    assert len(splits) == 1 and len(trained_on) == 3
 
 
 # ---- which recipe ----------------------------------------------------------------------------------------------
 
 
-def test_stab_mse_starts_from_the_weights_of_mse_and_says_so(cfg, trained_on, f):
+def test_stab_mse_starts_from_the_weights_of_mse(cfg, trained_on, f):
     cfg = replace(cfg, stab_mse=("2 epochs of 64, adam 1e-4", "3 epochs of 64, sgd 1e-5"))
     methods.stab_mse_denoisers(cfg, DATA, 0.5, f)
     (start, _, restored), *tuned = trained_on
-    assert (start.objective, [recipe.starts_from for recipe, _, _ in tuned]) == ("mse", [start.hash] * 2)
+    assert [type(start.objective), *(type(r.objective) for r, _, _ in tuned)] == [MSE, Stability, Stability]
     assert [(r.optimizer, r.lr, r.epochs) for r, _, _ in tuned] == [("adam", 1e-4, 2), ("sgd", 1e-5, 3)]
     assert all(torch.equal(weights(network), weights(restored)) for _, _, network in tuned)
+
+
+def test_a_way_that_makes_no_sense_is_refused_before_the_first_training(cfg, trained_on, f):
+    with pytest.raises(ValueError, match="sgd_epoch must be from 1 to epochs - 1 = 1"):
+        methods.stab_mse_denoiser(replace(cfg, stab_mse=("2 epochs of 64, adam 1e-3, sgd 1e-3 after 2",)), DATA, 0.5, f)
+    assert trained_on == []
 
 
 def test_each_way_to_fine_tune_starts_from_mse_and_not_from_the_result_of_the_other(cfg, f, tmp_path):
@@ -156,13 +195,13 @@ def test_another_classifier_is_another_recipe(cfg, trained_on, f):
     other = DigitsCNN().eval().requires_grad_(False)
     for classifiers in (f, other, [f, other], [other, f]):
         methods.stab_denoiser(cfg, DATA, 0.5, classifiers)
-    assert len({recipe.hash for recipe, _, _ in trained_on}) == 4
+    assert len({str(recipe.plain()) for recipe, _, _ in trained_on}) == 4
 
 
 def test_stab_and_clf_are_different_recipes(cfg, trained_on, f):
     for labels in (False, True):
         methods.stab_mse_denoisers(cfg, DATA, 0.5, f, labels=labels)
-    assert [recipe.objective for recipe, _, _ in trained_on] == ["mse", "stability", "mse", "classification"]
+    assert [type(recipe.objective) for recipe, _, _ in trained_on] == [MSE, Stability, MSE, Classification]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +217,7 @@ def test_stab_and_clf_are_different_recipes(cfg, trained_on, f):
 )
 def test_words_become_the_numbers_of_a_recipe(words, fields, cfg):
     numbers = in_numbers(DenoisedSmoothing(stab=words).stab)
-    recipe = Recipe("stability", "digits", "digits_dncnn", 0.5, **numbers)
+    recipe = Recipe(MSE(0.5), "digits_dncnn", **numbers)
     assert {name: getattr(recipe, name) for name in fields} == fields
 
 
@@ -194,13 +233,13 @@ def test_words_that_name_no_training_are_refused(words):
 def test_the_clean_classifier_is_trained_without_noise(cfg, trained_on):
     methods.clean_classifier(cfg, DATA)
     methods.clean_classifier(cfg, DATA, "digits_mlp")
-    assert [(recipe.arch, recipe.sigma) for recipe, _, _ in trained_on] == [("digits_cnn", 0.0), ("digits_mlp", 0.0)]
+    assert [(r.arch, r.objective.sigma) for r, _, _ in trained_on] == [("digits_cnn", 0.0), ("digits_mlp", 0.0)]
 
 
 def test_a_clean_classifier_may_come_from_a_file(cfg, f, tmp_path, monkeypatch):
     monkeypatch.setenv("KIT_ROOT", str(tmp_path))
     torch.save({"state_dict": f[1].state_dict()}, tmp_path / "clean.pth")
-    loaded = methods.clean_classifier(replace(cfg, classifier="clean.pth"), DATA)
+    loaded = methods.clean_classifier(replace(cfg, classifier="clean.pth", normalization="standard"), DATA)
     assert torch.equal(loaded(DATA.test.tensors[0][:9]), f(DATA.test.tensors[0][:9])) and not loaded.training
 
 
@@ -279,5 +318,5 @@ def test_notebooks_01_and_02_share_the_classifiers_trained_on_noise(trained_on, 
                 DATA if profile == "digits" else replace(DATA, image_shape=(3, 32, 32), mean=(0.5,) * 3, std=(1,) * 3)
             )
             methods.noise_trained_classifier(made, data, 0.25)
-    hashes = [recipe.hash for recipe, _, _ in trained_on]
-    assert hashes[:2] == hashes[2:]
+    recipes = [recipe.plain() for recipe, _, _ in trained_on]
+    assert recipes[:2] == recipes[2:]

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib.datasets import Data
-from lib.models import DENOISERS, Denoised, build_classifier, build_denoiser, load_denoiser
+from lib.models import DENOISERS, Denoised, build_classifier, build_denoiser, load_classifier, load_denoiser
 from lib.models.denoisers import DnCNN, MemNet
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -150,6 +150,39 @@ def test_a_wide_denoiser_does_not_fit_the_narrow_one(tmp_path):
     torch.save(build_denoiser("cifar_dncnn_wide").state_dict(), tmp_path / "wide.pth")
     with pytest.raises(ValueError, match=r"dncnn.0.weight is \(128, 3, 3, 3\), .* has \(64, 3, 3, 3\)"):
         load_denoiser(tmp_path / "wide.pth", arch="cifar_dncnn")
+
+
+@pytest.mark.parametrize("arch", ["cifar_dncnn", "cifar_dncnn_wide", "memnet", "digits_dncnn", "digits_memnet"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+def test_a_bare_file_is_the_denoiser_whose_names_and_shapes_it_has(tmp_path, arch, prefix):
+    state = build_denoiser(arch).state_dict()
+    torch.save({prefix + key: value for key, value in state.items()}, tmp_path / "bare.pth")
+    loaded = load_denoiser(tmp_path / "bare.pth").state_dict()
+    assert loaded.keys() == state.keys() and all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_a_bare_file_of_no_known_denoiser_asks_for_its_architecture(tmp_path):
+    torch.save(DnCNN(depth=5, width=8).state_dict(), tmp_path / "bare.pth")
+    with pytest.raises(ValueError, match="does not name its architecture: pass arch, for example arch='cifar_dncnn'"):
+        load_denoiser(tmp_path / "bare.pth")
+
+
+def test_classifiers_and_denoisers_in_each_others_place_are_told_apart(tmp_path):
+    torch.save({"arch": "cifar_dncnn", "state_dict": DnCNN().state_dict()}, tmp_path / "d.pth")
+    torch.save({"arch": "cifar_wrn", "state_dict": {"1.fc.bias": torch.zeros(10)}}, tmp_path / "c.pth")
+    data = Data("cifar10", None, None, 10, tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(ValueError, match="holds a denoiser, 'cifar_dncnn': use load_denoiser"):
+        load_classifier(tmp_path / "d.pth", data)
+    with pytest.raises(ValueError, match="holds a classifier, 'cifar_wrn': use load_classifier"):
+        load_denoiser(tmp_path / "c.pth")
+
+
+def test_the_averaged_weights_of_a_denoiser_can_be_asked_for(tmp_path):
+    raw, averaged = (DnCNN(channels=1, depth=6, width=32).state_dict() for _ in range(2))
+    averaged["dncnn.0.bias"] = torch.ones(32)
+    torch.save({"arch": "digits_dncnn", "state_dict": raw, "state_dict_ema": averaged}, tmp_path / "d.pth")
+    loaded = load_denoiser(tmp_path / "d.pth", entry="state_dict_ema")
+    assert torch.equal(loaded.state_dict()["dncnn.0.bias"], torch.ones(32))
 
 
 class Oracle(nn.Module):

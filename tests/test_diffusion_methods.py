@@ -10,10 +10,11 @@ from torch.utils.data import TensorDataset
 from lib import methods
 from lib.config import Common, DenoisedSmoothing, DiffusionDenoising, load_profile
 from lib.datasets import load_dataset
+from lib.methods import carlini2023
 from lib.models import Denoised
-from lib.models.diffusion import ddpm_loss
 from lib.models.small_unet import UNETS, digits_unet
 from lib.smoothing import SmoothedClassifier
+from lib.training.objectives import DDPM, Step
 from tests.toys import Constant
 
 COMMON = dict.fromkeys(dataclasses.asdict(Common()))
@@ -43,7 +44,7 @@ def test_training_teaches_the_unet_to_tell_noise_from_digits(cfg):
     unet, scheduler = methods.diffusion_model(cfg, FEW)
     images = DIGITS.test.tensors[0][:200]
     with torch.no_grad():
-        loss = ddpm_loss(scheduler)(unet, images, None, torch.Generator().manual_seed(0))
+        loss = DDPM(scheduler)(unet, images, None, Step(torch.Generator().manual_seed(0)))
     assert loss < 0.8  # that of a network which answers zero is 1
 
 
@@ -56,13 +57,31 @@ def test_one_model_is_trained_for_all_noise_levels_and_kept(cfg):
         assert methods.diffusion_denoiser(cfg, (first, scheduler), sigma).sigma == sigma
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("epochs", 2), ("train_batch", 32), ("lr", 0.001), ("ema", 0.5), ("seed", 1)]
-)
-def test_another_parameter_of_training_is_another_model(cfg, name, value):
+def another(name, value):
+    """Another legal value of a parameter."""
+    words = {
+        "compute": "bfloat16",
+        "device": "mps",
+        "stop": "at radii 0.25",
+        "timestep": "fractional",
+        "sigmas": (0.5,),
+    }
+    if name in words:
+        return words[name]
+    return {int: lambda x: x + 1, float: lambda x: 0.5 * x, str: lambda x: x}[type(value)](value)
+
+
+def test_what_is_trained_follows_from_the_parameters_of_training_and_from_no_other(cfg, monkeypatch):
+    recipes = []
+    monkeypatch.setattr(carlini2023, "train", lambda recipe, *_, **__: recipes.append(recipe.plain()))
     methods.diffusion_model(cfg, FEW)
-    methods.diffusion_model(dataclasses.replace(cfg, **{name: value}), FEW)
-    assert len(weights(cfg)) == 2
+    deciding = set()
+    for field in dataclasses.fields(cfg):
+        value = another(field.name, getattr(cfg, field.name))
+        changes = {field.name: value, **({"sigmas": (value,)} if field.name == "compared" else {})}
+        methods.diffusion_model(dataclasses.replace(cfg, **changes), FEW)
+        deciding |= {field.name} if recipes[-1] != recipes[0] else set()
+    assert deciding == {"epochs", "train_batch", "lr", "ema", "seed", "compute"}
 
 
 def test_a_model_that_is_named_is_loaded_and_nothing_is_trained(cfg, model, tmp_path):

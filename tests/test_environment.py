@@ -1,5 +1,6 @@
 """What a run was made with; and the one list of dependencies that every way of installing follows."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -11,8 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from lib.machine import provenance as environment
-from lib.machine.provenance import check_torch_pair, describe, git_state
+from lib.machine import provenance
+from lib.machine.provenance import describe, git_state
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}  # conda's name: the package index's
@@ -64,48 +65,6 @@ def test_a_changed_or_new_file_makes_a_checkout_dirty(name, checkout):
 def test_a_copy_inside_another_repository_has_no_commit_of_its_own(checkout):
     (checkout / "kit").mkdir()
     assert git_state(checkout / "kit") == {"git_commit": None, "git_dirty": None}
-
-
-# ---- torch and torchvision -------------------------------------------------------------------------------------
-
-
-def test_the_installed_pair_fits():
-    check_torch_pair()
-
-
-@pytest.mark.parametrize("requirement", ["torch==2.9.0", "torch (==2.9.0)", "torch (>=99)"])
-def test_a_torch_that_torchvision_does_not_want_is_refused(requirement, monkeypatch):
-    monkeypatch.setattr(environment.metadata, "requires", lambda _: ["numpy", requirement])
-    with pytest.raises(RuntimeError, match=r"pip install .*torch torchvision") as caught:
-        check_torch_pair()
-    for package in ("torch", "torchvision"):
-        assert f"{package} {environment.version(package)}" in str(caught.value)
-
-
-def test_the_local_label_of_a_build_does_not_break_a_pair(monkeypatch):
-    monkeypatch.setattr(environment.metadata, "requires", lambda _: ["torch==2.9.0"])
-    monkeypatch.setattr(environment, "version", lambda _: "2.9.0+cpu")
-    check_torch_pair()
-
-
-def test_a_torchvision_that_cannot_be_imported_is_refused(monkeypatch):
-    def fail(_):
-        raise RuntimeError("operator torchvision::nms does not exist")
-
-    monkeypatch.setattr(environment, "import_module", fail)
-    with pytest.raises(RuntimeError, match=r"torchvision::nms does not exist.*\n.*\n.*pip install"):
-        check_torch_pair()
-
-
-def test_a_broken_pair_ends_the_command_with_1(monkeypatch, capsys):
-    monkeypatch.setattr(environment.metadata, "requires", lambda _: ["torch==0.1"])
-    assert environment.main() == 1
-    assert "pip install" in capsys.readouterr().err
-
-
-def test_a_good_pair_ends_the_command_with_0_and_prints_the_facts(capsys):
-    assert environment.main() == 0
-    assert re.search(r"^torchvision +\d", capsys.readouterr().out, re.MULTILINE)
 
 
 # ---- one list of dependencies ----------------------------------------------------------------------------------
@@ -162,4 +121,38 @@ def test_the_makefile_installs_the_project_with_all_its_groups_at_the_pinned_ver
 
 def test_the_makefile_and_the_kernels_have_the_same_settings_of_malloc():
     exported = dict(re.findall(r"^export (MALLOC_\w+) \?= (\d+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert exported == environment.MALLOC
+    assert exported == provenance.MALLOC
+
+
+# ---- the commands ----------------------------------------------------------------------------------------------
+
+
+def recipe(target):
+    """The commands of a target of the Makefile."""
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(f"{target}:"))
+    return "\n".join(itertools.takewhile(lambda line: line.startswith("\t"), lines[first + 1 :]))
+
+
+def test_clean_leaves_the_runs_which_have_a_word_of_their_own():
+    assert "runs" not in recipe("clean") and recipe("clean-runs").split() == ["rm", "-rf", "runs"]
+
+
+@pytest.mark.parametrize("check", ["ruff check .", "ruff format --check .", "mypy", "pytest --nbval"])
+def test_make_test_checks(check):
+    assert check in recipe("test")
+
+
+def test_an_installation_whose_packages_do_not_fit_together_is_not_taken_for_finished():
+    commands = recipe("$(INSTALLED)").splitlines()
+    assert "check" in commands[-3] and "import torchvision" in commands[-2] and commands[-1] == "\t@touch $@"
+
+
+def test_the_public_ci_calls_the_two_commands_of_the_readme():
+    job = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["test"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make", "make test"]
+
+
+def test_the_types_of_lib_are_packaged():
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert (ROOT / "lib/py.typed").is_file() and "py.typed" in data["lib"]

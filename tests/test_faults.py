@@ -1,30 +1,27 @@
-"""What can go wrong outside the program, done for real: kills, a full disk, damaged files, two at once, Ctrl-C.
+"""What can go wrong outside the program, done for real: kills, a full disk, damaged files, Ctrl-C.
 
 Each time: what is on the disk stays valid, the message names the file, and the next run ends with the result that an
-undisturbed one gives. A killed record and a killed certification are in test_records.py and test_certification.py,
-damaged records, and two processes that write one, in test_records.py.
+undisturbed one gives. What concerns trainings is in test_training_faults.py; a killed record and a killed certification
+are in test_records.py and test_certification.py, damaged records, and two processes that write one, in test_records.py.
 """
 
 import errno
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
+import processes
 import pytest
-import torch
 from jupyter_client.manager import start_new_kernel
+from processes import PATIENCE, wait_for
 from test_certification import IDS, certify, without_time
-from test_records import IDS as RECORD_IDS
-from test_records import PARAMETERS, finished, row, unfinished
-from test_training import RECIPE, Interrupted, fit, interrupt_after, weights
+from test_records import finished, opened, row, unfinished
 from tiny_notebook import WORK, Kit
 
 from lib.machine.files import atomic_write, partial_path
-from lib.records import Record, read_log
-from lib.records.row import read_rows
+from lib.records import read_log
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals and limits")
@@ -43,14 +40,7 @@ if limit:
 def start(script: str, folder: Path, limit: int = 0) -> subprocess.Popen:
     script = PREAMBLE.format(tests=str(Path(__file__).parent)) + script
     command = [sys.executable, "-c", script, str(folder), str(limit)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
-        time.sleep(0.01)
+    return processes.start(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -59,26 +49,6 @@ def kill(process: subprocess.Popen) -> None:
 
 
 # --- kill -9 ---------------------------------------------------------------------------------------
-
-SLOW_TRAINING = """
-import test_training as t
-learn = t.gaussian(t.RECIPE.sigma)
-def slow(*arguments):
-    time.sleep(0.05)
-    return learn(*arguments)
-t.fit(folder, objective=slow)
-"""
-
-
-def test_a_killed_training_ends_with_the_same_weights(tmp_path):
-    process = start(SLOW_TRAINING, tmp_path / "killed")
-    resume = tmp_path / "killed" / f"{RECIPE.hash}.resume"
-    wait_for(resume.exists, process)
-    time.sleep(0.1)  # into the next epoch
-    kill(process)
-    assert resume.exists() and not resume.with_suffix(".safetensors").exists()
-    assert torch.equal(weights(fit(tmp_path / "killed")), weights(fit(tmp_path / "whole")))
-
 
 KILLED_RUN = """
 from tiny_notebook import Tiny
@@ -112,7 +82,7 @@ def test_a_record_on_a_full_disk_keeps_its_rows_and_is_resumed_to_the_same_bytes
     said = start("import test_records as t; t.finished(folder / 'log.tsv')", tmp_path, limit).communicate()[1]
     assert FULL in said and said.endswith(f"'{partial_path(path)}'\n")
     assert partial_path(path).read_bytes() == whole[:limit] and not path.exists()
-    with Record(path, PARAMETERS, RECORD_IDS) as record:
+    with opened(path) as record:
         assert len(record.done) == whole[:limit].count(b"\n") - 1
         record.append([row(idx) for idx in record.todo])
         record.finish({"device": "cpu"})
@@ -121,7 +91,7 @@ def test_a_record_on_a_full_disk_keeps_its_rows_and_is_resumed_to_the_same_bytes
 
 APPEND_TWICE = """
 import test_records as t
-with t.Record(folder / "log.tsv", t.PARAMETERS, t.IDS) as record:
+with t.opened(folder / "log.tsv") as record:
     for attempt in range(2):
         try:
             record.append([t.row(idx) for idx in record.todo])
@@ -143,13 +113,6 @@ def test_replacing_a_file_on_a_full_disk_keeps_the_old_one(tmp_path):
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"file": "old"}
 
 
-def test_a_training_on_a_full_disk_ends_with_the_same_weights_once_there_is_room(tmp_path):
-    said = start("import test_training as t; t.fit(folder / 'full')", tmp_path, 2000).communicate()[1]
-    assert FULL in said and f"{RECIPE.hash}.resume'" in said
-    assert not list(tmp_path.glob("full/[!.]*"))
-    assert torch.equal(weights(fit(tmp_path / "full")), weights(fit(tmp_path / "whole")))
-
-
 # --- damaged files ---------------------------------------------------------------------------------
 
 
@@ -169,41 +132,6 @@ def emptied(data: bytes) -> bytes:
 DAMAGE = [truncated, one_bit_flipped, emptied]
 
 
-def weights_file(folder):
-    fit(folder)
-    return folder / f"{RECIPE.hash}.safetensors"
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_weights_are_refused_by_name_and_not_trained_over(damage, tmp_path):
-    path = weights_file(tmp_path)
-    path.write_bytes(damaged := damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=f"{path} cannot be used: its SHA-256 .*delete it to train again"):
-        fit(tmp_path)
-    assert path.read_bytes() == damaged
-
-
-@pytest.mark.parametrize("damage", [truncated, emptied])
-def test_weights_that_came_without_a_checksum_are_refused_where_they_cannot_be_read(damage, tmp_path):
-    path = weights_file(tmp_path)
-    path.write_bytes(damage(path.read_bytes()))
-    path.with_suffix(".json").unlink()
-    with pytest.raises(ValueError, match=f"{path} cannot be used: "):
-        fit(tmp_path)
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_training_state_is_refused_by_name(damage, tmp_path):
-    with pytest.raises(Interrupted):
-        fit(tmp_path, objective=interrupt_after(4))
-    path = tmp_path / f"{RECIPE.hash}.resume"
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=f"{path} is damaged: .*Delete it to train from the first epoch"):
-        fit(tmp_path)
-    path.unlink()
-    assert torch.equal(weights(fit(tmp_path)), weights(fit(tmp_path / "whole")))
-
-
 @pytest.mark.parametrize("damage", [truncated, emptied])
 def test_a_damaged_manifest_of_a_record_is_refused_by_name(damage, tmp_path):
     for manifest, make in (("a.json.partial", lambda p: unfinished(p, 3)), ("b.json", finished)):
@@ -211,58 +139,47 @@ def test_a_damaged_manifest_of_a_record_is_refused_by_name(damage, tmp_path):
         make(path)
         (tmp_path / manifest).write_bytes(damage((tmp_path / manifest).read_bytes()))
         with pytest.raises(ValueError, match=f"{tmp_path / manifest} is damaged"):
-            Record(path, PARAMETERS, RECORD_IDS)
-
-
-# --- two at once -----------------------------------------------------------------------------------
-
-
-def test_a_second_process_waits_for_the_training_of_the_first_and_loads_its_weights(tmp_path):
-    process = start(SLOW_TRAINING, tmp_path)
-    wait_for((tmp_path / f"{RECIPE.hash}.resume").exists, process)
-    with pytest.warns(UserWarning, match=f"{RECIPE.hash}.safetensors is being trained by another process"):
-        second = fit(tmp_path, objective=lambda *_: pytest.fail("trained a second time"))
-    assert process.wait() == 0
-    assert torch.equal(weights(second), weights(fit(tmp_path / "whole")))
-    assert {file.suffix for file in tmp_path.glob("*.*")} == {".safetensors", ".json"}
+            opened(path)
 
 
 # --- Ctrl-C in a notebook --------------------------------------------------------------------------
 
+# The network waits for the file `go` once a row of the record is on the disk.
 INTERRUPTED = """
 import sys, time
 sys.path[:0] = [{tests!r}, {root!r}]
 import test_certification as t
 from pathlib import Path
-group, seen = t.certification.certify_group, []
-def slow(*arguments, **how):
-    seen.append(1)
-    time.sleep(60 * (len(seen) > 1))
-    return group(*arguments, **how)
-t.certification.certify_group = slow
-t.certify(Path({folder!r}))
+folder = Path({folder!r})
+class Waits(type(t.hyperplane())):
+    def forward(self, images):
+        if any(file.read_bytes().count(b"\\n") > 1 for file in folder.glob("cell/*.tsv.partial")):
+            (folder / "reached").touch()
+            while not (folder / "go").exists():
+                time.sleep(0.02)
+        return super().forward(images)
+plane = t.hyperplane()
+base = Waits(plane.w, plane.b).eval()
+t.certify(folder / "cell", base=base)
 """
 AGAIN = """
-t.certification.certify_group = group
-t.certify(Path({folder!r}))
+(folder / "go").touch()
+t.certify(folder / "cell", base=base)
 """
 
 
 def test_an_interrupted_cell_leaves_a_valid_record_that_the_same_kernel_completes(tmp_path):
-    values = {"tests": str(ROOT / "tests"), "root": str(ROOT), "folder": str(tmp_path / "cell")}
-    manager, client = start_new_kernel()
+    values = {"tests": str(ROOT / "tests"), "root": str(ROOT), "folder": str(tmp_path)}
+    manager, client = start_new_kernel(startup_timeout=PATIENCE)
     try:
         client.execute(INTERRUPTED.format(**values))
-        deadline = time.monotonic() + 60
-        while not any(file.stat().st_size > 200 for file in tmp_path.glob("cell/*.tsv.partial")):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for((tmp_path / "reached").exists)
         manager.interrupt_kernel()
-        assert client.get_shell_msg(timeout=60)["content"]["ename"] == "KeyboardInterrupt"
-        rows, _ = read_rows(next(tmp_path.glob("cell/*.tsv.partial")))
+        assert client.get_shell_msg(timeout=PATIENCE)["content"]["ename"] == "KeyboardInterrupt"
+        rows = next(tmp_path.glob("cell/*.tsv.partial")).read_text().splitlines()[1:]
         assert 0 < len(rows) < len(IDS) and not list(tmp_path.glob("cell/*.tsv"))
-        client.execute(AGAIN.format(**values))
-        assert client.get_shell_msg(timeout=60)["content"]["status"] == "ok"
+        client.execute(AGAIN)
+        assert client.get_shell_msg(timeout=PATIENCE)["content"]["status"] == "ok"
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

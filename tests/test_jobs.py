@@ -24,6 +24,10 @@ pytestmark = pytest.mark.usefixtures("tiny_is_known")
         (["--profile", "digit"], "profile 'digit': no file"),
         (["nowhere.ipynb"], "notebook 'nowhere.ipynb': no file"),
         (["02_nothing"], "notebook '02_nothing': no file"),
+        (["-p", "n", "5", "-p", "rate", "0.1", "-p", "n", "6"], "-p n is there 2 times, with 5, 6: keep one"),
+        (["-p", "steps", "[010]"], "tiny: steps = '[010]': line 1: 010 is another number"),
+        (["-p", "data_dir", "/dev/null"], "tiny: data_dir = '/dev/null': /dev/null is no folder"),
+        (["-p", "dataset", "imagenet"], "tiny: dataset = 'imagenet': no val/"),
     ],
 )
 def test_wrong_input_is_refused_in_one_line_and_nothing_is_written(words, message, tmp_path, capsys):

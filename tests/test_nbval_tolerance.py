@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from processes import PATIENCE
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
@@ -69,7 +70,7 @@ def outcomes(tmp_path_factory):
     nbformat.write(new_notebook(cells=[cell for _, cell in CASES.values()]), folder / "cases.ipynb")
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-rA", "--color=no"]
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("KIT_", "PYTEST"))}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     lines = re.findall(r"^(PASSED|FAILED|ERROR) cases\.ipynb::Cell (\d+)", done.stdout, re.MULTILINE)
     found = {int(cell): outcome.lower() for outcome, cell in lines}
     assert len(found) == len(CASES), done.stdout + done.stderr

@@ -167,8 +167,12 @@ def test_there_are_30_to_45_cells(notebook):
     assert 30 <= len(notebook.cells) <= 45
 
 
-def test_there_are_80_to_150_lines_of_code(notebook):
-    assert 80 <= sum(len(lines(cell)) for cell in code(notebook)) <= 150
+def test_there_are_80_to_200_lines_of_code(notebook):
+    assert 80 <= sum(len(lines(cell)) for cell in code(notebook)) <= 200
+
+
+def test_no_line_of_code_is_longer_than_120_characters(notebook):
+    assert [line for cell in code(notebook) for line in cell.source.splitlines() if len(line) > 120] == []
 
 
 def test_no_cell_is_empty_or_longer_than_25_lines_the_list_of_parameters_aside(notebook):
@@ -208,13 +212,25 @@ def test_every_picture_is_read_in_the_cell_after_it(notebook):
     assert not pictures(notebook.cells[-1])
 
 
+def test_every_assert_says_what_does_not_hold(notebook):
+    assert [ast.unparse(node) for node in nodes(notebook, ast.Assert) if node.msg is None] == []
+
+
+def test_a_paragraph_with_percentages_says_whose_they_are(notebook):
+    """A run with other parameters keeps the text: what it says must stay true beside other tables and figures."""
+    told = re.compile(r"default parameters|[Pp]aper|published|ImageNet")
+    percentages = re.compile(r"\d %(?! intervals)")
+    paragraphs = [text.replace("99.9 %", "") for text in prose(notebook).split("\n\n")]  # a level of confidence
+    assert [text for text in paragraphs if percentages.search(text) and not told.search(text)] == []
+
+
 def test_every_section_that_computes_has_a_check(notebook):
     setup = cells_until_parameters_are_checked(notebook)
     unchecked = {
         heading
         for heading, cells in sections(notebook).items()
         if not any(cell in setup for cell in cells)
-        and not any(re.search(r"^\s*assert |\bcheck", cell.source, re.MULTILINE) for cell in cells)
+        and not any(re.search(r"^\s*assert |\bcheck|\bobserve", cell.source, re.MULTILINE) for cell in cells)
     }
     assert unchecked == set()
     assert nodes(notebook, ast.Assert)

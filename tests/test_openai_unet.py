@@ -1,6 +1,8 @@
 """OpenAI's published UNets become diffusers UNets that compute the same, and any model loads or says why."""
 
 import hashlib
+import json
+import re
 
 import pytest
 import torch
@@ -209,6 +211,40 @@ def test_weights_that_lack_a_layer_are_refused_and_not_filled_with_noise(saved):
     save_file(state, file)
     with pytest.raises(ValueError, match=r"conv_out\.bias"):
         load_diffusion(saved[1])
+
+
+@pytest.mark.parametrize("name", ["logging", "UNet2DModel", "NoSuchScheduler", "", None, 3, ["module", "Scheduler"]])
+def test_a_folder_whose_scheduler_is_no_scheduler_of_diffusers_is_refused(saved, name):
+    file = saved[1] / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"_class_name": name}))
+    with pytest.raises(ValueError, match="names a scheduler that diffusers does not have: " + re.escape(repr(name))):
+        load_diffusion(saved[1])
+
+
+def test_a_folder_whose_weights_are_not_finite_is_refused(saved):
+    file = saved[1] / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    state["conv_out.bias"][0] = float("nan")
+    save_file(state, file)
+    with pytest.raises(
+        ValueError, match=r"NaN or infinite weights in 1 of \d+ tensors, first in conv_out\.bias \(1 of"
+    ):
+        load_diffusion(saved[1])
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model._orig_mod."])
+def test_openais_layout_loads_under_a_wrappers_prefix(pair, prefix, tmp_path):
+    reference, unet, config = pair
+    torch.save({prefix + key: value for key, value in reference.state_dict().items()}, tmp_path / "wrapped.pt")
+    loaded = load_openai_unet(tmp_path / "wrapped.pt", config)[0].state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in unet.state_dict().items())
+
+
+def test_whole_numbers_in_place_of_openais_weights_are_refused(pair, tmp_path):
+    reference, _, config = pair
+    torch.save({key: (9 * value).to(torch.int8) for key, value in reference.state_dict().items()}, tmp_path / "int8.pt")
+    with pytest.raises(ValueError, match=r"wrong types: .* is torch\.int8, the network has torch.float32"):
+        load_openai_unet(tmp_path / "int8.pt", config)
 
 
 def test_a_folder_with_a_wrong_hash_is_refused(saved):

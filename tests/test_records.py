@@ -9,19 +9,22 @@ import time
 from pathlib import Path
 
 import pytest
+from toys import fixed_radius
 
 from lib.machine.files import atomic_write, partial_path
 from lib.records import ABSTAIN, COLUMNS, Record, Row
 
 PARAMETERS = {"dataset": "digits", "sigma": 0.25, "n": 1000, "seed": 0, "radii": (0.1, 0.25)}
 IDS = list(range(0, 60, 3))
+PROBE = {"logits": [[0.5, -2.0]], "tolerance": 1e-3}
 
 # A run in a process of its own, each row with a time of its own.
 WORKER = """
 import sys, time
-from tests.test_records import IDS, PARAMETERS, row
+sys.path.insert(0, "tests")
+from tests.test_records import IDS, PARAMETERS, PROBE, images_of, row
 from lib.records import Record
-with Record(sys.argv[1], PARAMETERS, IDS) as record:
+with Record(sys.argv[1], PARAMETERS, images_of(IDS), PROBE) as record:
     print("open", flush=True)
     for idx in record.todo:
         started = time.perf_counter()
@@ -33,22 +36,37 @@ with Record(sys.argv[1], PARAMETERS, IDS) as record:
 
 def row(idx: int, seconds: float = 0.5, **changes: float) -> Row:
     """A row whose every number depends on the image; each seventh abstains."""
-    abstains = idx % 7 == 0
-    predict, radius = (ABSTAIN, 0.0) if abstains else (idx % 10, idx / 97)
-    values = dict(idx=idx, label=idx % 5, predict=predict, radius=radius, time=seconds, n0=100, n=1000,
-                  n_a=900 - idx, n_b=idx, sigma=0.25, alpha=0.001, seed=0) | changes  # fmt: skip
+    n_a = 480 if idx % 7 == 0 else 900 - idx
+    radius = float(fixed_radius(n_a, 1000, 0.25, 0.001))
+    predict = idx % 10 if radius > 0 else ABSTAIN
+    values = dict(
+        idx=idx, label=idx % 5, predict=predict, radius=radius, time=seconds, n0=100, n=1000, n_a=n_a, n_b=idx,
+        sigma=0.25, alpha=0.001, seed=0, noise="gaussian", bound="clopper-pearson", image=key(idx),
+    ) | changes  # fmt: skip
     return Row(**{"selected": max(values["predict"], 0)} | values)
 
 
+def key(idx: int) -> str:
+    return f"{idx:016x}"
+
+
+def images_of(ids: list[int]) -> dict[int, str]:
+    return {idx: key(idx) for idx in ids}
+
+
+def opened(path: Path, ids: list[int] = IDS, parameters: dict = PARAMETERS, probe: dict = PROBE) -> Record:
+    return Record(path, parameters, images_of(ids), probe)
+
+
 def finished(path: Path, ids: list[int] = IDS, parameters: dict = PARAMETERS, seconds: float = 0.5) -> Path:
-    with Record(path, parameters, ids) as record:
+    with opened(path, ids, parameters) as record:
         record.append([row(idx, seconds) for idx in ids])
         record.finish({"device": "cpu"})
     return path
 
 
 def unfinished(path: Path, count: int) -> Path:
-    with Record(path, PARAMETERS, IDS) as record:
+    with opened(path) as record:
         record.append([row(idx) for idx in IDS[:count]])
     return partial_path(path)
 
@@ -99,18 +117,18 @@ def count_lines(path: Path) -> int:
 def test_a_file_cut_off_at_any_byte_is_resumed_to_the_same_bytes(tmp_path):
     whole = finished(tmp_path / "whole.tsv", IDS[:4]).read_bytes()
     path = tmp_path / "cut.tsv"
-    with Record(path, PARAMETERS, IDS[:4]):
+    with opened(path, IDS[:4]):
         pass
     for size in range(len(whole) + 1):
         partial_path(path).write_bytes(whole[:size])
-        with Record(path, PARAMETERS, IDS[:4]) as record:
+        with opened(path, IDS[:4]) as record:
             record.append([row(idx) for idx in record.todo])
         assert partial_path(path).read_bytes() == whole
 
 
 def test_a_resumed_record_knows_its_finished_images(path):
     unfinished(path, 3)
-    with Record(path, PARAMETERS, IDS) as record:
+    with opened(path) as record:
         assert (record.done, record.todo, record.complete) == (IDS[:3], IDS[3:], False)
 
 
@@ -137,7 +155,7 @@ def crash() -> None:
 
 
 def finish(path: Path) -> None:
-    with Record(path, PARAMETERS, IDS) as record:
+    with opened(path) as record:
         record.finish({})
 
 
@@ -146,7 +164,7 @@ def finish(path: Path) -> None:
 
 def test_a_finished_record_opens_complete_and_is_not_rewritten(path):
     before = [(p, p.stat().st_mtime_ns, p.stat().st_ino) for p in sorted(finished(path).parent.iterdir())]
-    with Record(path, PARAMETERS, IDS) as record:
+    with opened(path) as record:
         assert record.complete and record.done == IDS and record.todo == []
         record.finish({"device": "another"})
     assert [(p, p.stat().st_mtime_ns, p.stat().st_ino) for p in sorted(path.parent.iterdir())] == before
@@ -158,7 +176,7 @@ def test_other_parameters_are_refused_with_each_difference_and_change_nothing(pa
     before = snapshot(path.parent)
     other = PARAMETERS | {"sigma": 0.5, "alpha": 0.001}
     with pytest.raises(ValueError) as error:
-        Record(path, other, IDS)
+        opened(path, parameters=other)
     assert "alpha is 'absent' there and 0.001 here; sigma is 0.25 there and 0.5 here" in str(error.value)
     assert str(path) in str(error.value) and "delete" in str(error.value) and "seed" not in str(error.value)
     assert snapshot(path.parent) == before
@@ -169,24 +187,24 @@ def test_rows_without_their_manifest_are_refused(path, make):
     make(path)
     next(path.parent.glob("*.json*")).unlink()
     with pytest.raises(ValueError, match="nobody knows which parameters"):
-        Record(path, PARAMETERS, IDS)
+        opened(path)
 
 
 def test_other_images_are_refused(path):
     finished(path)
     with pytest.raises(ValueError, match="complete without images"):
-        Record(path, PARAMETERS, [*IDS, 99])
+        opened(path, [*IDS, 99])
     with pytest.raises(ValueError, match=r"line 4: image 6 where ids has 7"):
-        Record(path, PARAMETERS, [0, 3, 7, *IDS[3:]])
+        opened(path, [0, 3, 7, *IDS[3:]])
     with pytest.raises(ValueError, match="image 57 where ids has None"):
-        Record(path, PARAMETERS, IDS[:-1])
+        opened(path, IDS[:-1])
 
 
 CORRUPT = {
     "too few columns": "6\t1\t6\t0.1\t0\n",
-    "a word": row(6).line().replace("0.061855", "small"),
-    "nan": row(6).line().replace("0.061855", "nan"),
-    "a digit lost": row(6).line().replace("0.061855", "0.06185"),
+    "a word": row(6).line().replace("0.270919", "small"),
+    "nan": row(6).line().replace("0.270919", "nan"),
+    "a digit lost": row(6).line().replace("0.270919", "0.27091"),
     "wrong flag": row(6).line().replace("\t0\t0.500", "\t1\t0.500"),
     "empty": "\n",
     "garbage": "garbage\n",
@@ -202,18 +220,18 @@ def test_a_corrupt_row_is_refused_with_file_line_and_content(path, bad):
     lines = partial.read_text().splitlines(keepends=True)
     partial.write_text("".join([*lines[:3], bad, *lines[4:]]))
     with pytest.raises(ValueError, match="line 4") as error:
-        Record(path, PARAMETERS, IDS)
+        opened(path)
     assert str(partial) in str(error.value)
     assert repr(bad.rstrip("\n")) in str(error.value) or f"image {bad.split()[0]}" in str(error.value)
 
 
 def test_a_second_writer_is_refused_while_the_first_is_at_work(path):
-    with Record(path, PARAMETERS, IDS) as first:
+    with opened(path) as first:
         first.append([row(0)])
         with pytest.raises(RuntimeError, match="being written by another process"):
-            Record(path, PARAMETERS, IDS)
+            opened(path)
         first.append([row(3)])
-    with Record(path, PARAMETERS, IDS) as later:
+    with opened(path) as later:
         assert later.done == [0, 3]
 
 
@@ -223,11 +241,14 @@ def test_a_second_writer_is_refused_while_the_first_is_at_work(path):
 def test_the_first_six_columns_are_those_of_the_papers_logs(path):
     header, first, *_ = finished(path).read_text().split("\n")
     assert header.split("\t")[:6] == ["idx", "label", "predict", "radius", "correct", "time"]
-    assert first == "0\t0\t-1\t0.000000\t0\t0.500\t100\t1000\t900\t0\t0.25\t0.001\t0\t0"
+    assert (
+        first
+        == "0\t0\t-1\t0.000000\t0\t0.500\t100\t1000\t480\t0\t0.25\t0.001\t0\t0\tgaussian\tclopper-pearson\t" + key(0)
+    )
 
 
 def test_rows_out_of_order_are_refused_and_not_written(path):
-    with Record(path, PARAMETERS, IDS) as record:
+    with opened(path) as record:
         record.append([row(0)])
         before = partial_path(path).read_bytes()
         for rows in ([row(6)], [row(0)], [row(3), row(9)]):
@@ -237,32 +258,27 @@ def test_rows_out_of_order_are_refused_and_not_written(path):
 
 
 def test_appended_rows_are_in_the_file_at_once(path):
-    with Record(path, PARAMETERS, IDS) as record:
+    with opened(path) as record:
         record.append([row(0), row(3)])
         assert partial_path(path).read_text().endswith(row(0).line() + row(3).line())
 
 
 def test_a_record_cannot_be_finished_while_images_are_missing(path):
-    with Record(path, PARAMETERS, IDS) as record, pytest.raises(ValueError, match="lacks images"):
+    with opened(path) as record, pytest.raises(ValueError, match="lacks images"):
         record.finish({})
 
 
 def test_the_manifest_holds_parameters_environment_and_seconds(path):
     text = finished(path).with_suffix(".json").read_text()
     parameters = PARAMETERS | {"radii": [0.1, 0.25]}
-    facts = {"environment": {"device": "cpu"}, "parameters": parameters, "seconds": 0.5 * len(IDS)}
+    facts = {"environment": {"device": "cpu"}, "parameters": parameters, "probe": PROBE, "seconds": 0.5 * len(IDS)}
     assert json.loads(text) == facts and text == json.dumps(facts, indent=2, sort_keys=True) + "\n"
 
 
 @pytest.mark.parametrize("name", ["sigma_0.25", "log.txt"])
 def test_a_path_without_tsv_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"must end in \.tsv"):
-        Record(tmp_path / name, PARAMETERS, IDS)
-
-
-def test_repeated_ids_are_refused(path):
-    with pytest.raises(ValueError, match="must not repeat"):
-        Record(path, PARAMETERS, [1, 2, 1])
+        opened(tmp_path / name)
 
 
 # --- atomic_write ----------------------------------------------------------------------------------

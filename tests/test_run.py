@@ -4,14 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from processes import start, wait_for
 from tiny_notebook import WORK, Kit, Tiny
 
-from lib.machine import provenance as environment
+from lib.machine import provenance
 from lib.runner import jobs
 
 pytestmark = pytest.mark.usefixtures("tiny_is_known")
@@ -52,7 +52,7 @@ def test_the_manifest_says_what_the_run_was_made_with(finished):
     manifest = finished.manifest()
     assert manifest["parameters"] == {**jobs.Job(Path("x"), "", Tiny()).parameters, "run_dir": str(finished.runs),
                                       "n": 50, "rate": 0.001}  # fmt: skip
-    assert manifest["environment"] == environment.describe("cpu")
+    assert manifest["environment"] == provenance.describe("cpu")
     assert manifest["notebook"] == "tiny.ipynb" and manifest["seconds"] > 0
     assert manifest["outputs"] == ["figures/curve.png", "figures/curve.svg", "tables/curve.svg"]
 
@@ -89,6 +89,19 @@ def test_a_file_that_was_removed_makes_a_run_out_of_date(name, finished):
         path.with_suffix(".aside").rename(path)
 
 
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "3", "", "{", '{"inputs": 1}', '{"outputs": []}', '{"inputs": 1, "outputs": 2}']
+)
+def test_a_manifest_that_says_too_little_makes_a_run_out_of_date(text, finished):
+    path = finished.runs / "tiny.json"
+    whole = path.read_text()
+    path.write_text(text)
+    try:
+        assert not jobs.up_to_date(finished.job(("rate", "0.001")))
+    finally:
+        path.write_text(whole)
+
+
 # ---- a run that fails ------------------------------------------------------------------------------------------
 
 
@@ -98,12 +111,27 @@ def test_a_failing_run_keeps_its_copy_and_leaves_no_earlier_notebook_looking_cur
     assert kit("-p", "n", "60") == 1
     assert kit.left() == ["tiny.failed.ipynb", "tiny.previous.ipynb", "tiny.previous.json"]
     said = capsys.readouterr().err
-    assert "tiny: failed in cell 5/5: AssertionError: n is 60\n    assert n == 50" in said
+    assert "tiny: failed in cell 5/5: AssertionError: n is 60\n  > assert n == 50" in said
     assert "Traceback" not in said and "tiny.failed.ipynb" in said
     assert "n is 60" in str(kit.notebook("tiny.failed.ipynb").cells)
     assert kit() == 0  # the figures were overwritten by n = 60: the first run has to be repeated
     assert kit.left() == ["tiny.ipynb", "tiny.json"]
     assert (kit.runs / "figures" / "curve.png").read_text() == "50"
+
+
+def test_a_failing_cell_is_reported_with_the_line_that_raised_however_far_down_it_stands(tmp_path, capsys):
+    kit = Kit(
+        tmp_path, "def half(x):\n    return x / 0", *["\n".join([*"abcdefghi", "half(n)"]).replace("\n", " = 1\n")]
+    )
+    assert kit() == 1
+    said = capsys.readouterr().err
+    assert "failed in cell 5/5: ZeroDivisionError: division by zero\n    a = 1\n    b = 1\n" in said
+    assert "    h = 1\n    ...\n  > half(n)\n" in said and "i = 1" not in said and "return" not in said
+
+
+def test_a_cell_that_is_no_python_is_reported_with_its_line(tmp_path, capsys):
+    assert Kit(tmp_path, "a = 1\nb = (")() == 1
+    assert "SyntaxError: " in (said := capsys.readouterr().err) and "    a = 1\n  > b = (\n" in said
 
 
 def test_leaving_a_notebook_with_sys_exit_0_is_a_failure(tmp_path, capsys):
@@ -141,11 +169,8 @@ sys.exit(run.main())"""
 def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path):
     kit = Kit(tmp_path, WORK, "import time; time.sleep(60)")
     command = [sys.executable, "-c", KILLED, *kit.command()]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (kit.runs / "figures" / "curve.png").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    process = start(command, cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL)
+    wait_for((kit.runs / "figures" / "curve.png").exists, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert kit.left() == ["tiny.partial.ipynb"]

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import norm
-from toys import hyperplane
+from toys import anytime_radius, hyperplane
 
 from benchmarks.samples import Images, certified, simulate
-from lib.bounds import AtRadii, anytime_radius
+from lib.bounds import AtRadii
 from lib.smoothing import SmoothedClassifier
 
 TABLE = Path(__file__).parents[1] / "results" / "sample_savings.csv"
@@ -20,7 +20,7 @@ def test_simulated_stopping_times_and_certificates_are_those_of_certification():
     rule, base = AtRadii(radii=(0.25, 0.5)), hyperplane()
     photos = torch.rand(300, 1, 3, 4, generator=torch.Generator().manual_seed(3))
     distance = base.distance(photos).abs().numpy()
-    real = SmoothedClassifier(base, 0.5, 2).certify_sequential(photos, range(300), 1000, 3000, 0.001, rule)
+    real = SmoothedClassifier(base, 0.5, 2).certify(photos, range(300), 1000, 3000, 0.001, rule=rule)
     images = Images("toy", 0.5, norm.cdf(np.repeat(distance, 50) / 0.5), np.ones(15_000, bool), 3000)
     votes, taken = simulate(images, rule, np.random.default_rng(0))
     assert real.n.mean() == pytest.approx(taken.mean(), rel=0.15)

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 from scipy.special import betainc, betaln, ndtr, ndtri
 from scipy.stats import binom, norm
+from toys import anytime_radius, settled
 
 from lib.bounds import (
     AtRadii,
     Tolerance,
     anytime_lower_bound,
-    anytime_radius,
     anytime_upper_bound,
-    log_wealth,
     lower_confidence_bound,
     needed_shares,
 )
+from lib.bounds.anytime import log_wealth
+from lib.sampling import Gaussian
 
 mp.mp.dps = 30
 BOUNDARIES = [0.55, 0.84, 0.977]  # p0 of r = 0.13, 1 and 2 sigma
@@ -168,32 +169,32 @@ def test_upper_bound_is_the_mirror_image():
 def test_an_image_is_settled_where_it_is_certified_or_hopeless_and_not_between():
     rule = AtRadii(radii=(0.5,))
     votes = np.array([1000, 900, 850, 845, 780, 500])  # p0 = Phi(1) = 0.841
-    settled = rule.settled(votes, 1000, sigma=0.5, alpha=0.001, cap=100_000)
-    assert settled.tolist() == [True, True, False, False, True, True]
+    decided = settled(rule, votes, 1000, sigma=0.5, alpha=0.001, cap=100_000)
+    assert decided.tolist() == [True, True, False, False, True, True]
     assert (anytime_radius(votes, 1000, 0.5, 0.001) >= 0.5).tolist() == [True, True, False, False, False, False]
 
 
 def test_a_grid_goes_on_until_its_last_undecided_radius():
     perfect = {"n_a": 1000, "n": 1000, "sigma": 0.5, "alpha": 0.001, "cap": 100_000}  # certified to 1.2
-    assert AtRadii(radii=(0.25, 1.0)).settled(**perfect)
-    assert not AtRadii(radii=(0.25, 1.0, 1.5)).settled(**perfect)
-    assert AtRadii(radii=(0.25, 1.0, 2.0)).settled(**perfect)  # 4 sigma is beyond what 100,000 samples certify
+    assert settled(AtRadii(radii=(0.25, 1.0)), **perfect)
+    assert not settled(AtRadii(radii=(0.25, 1.0, 1.5)), **perfect)
+    assert settled(AtRadii(radii=(0.25, 1.0, 2.0)), **perfect)  # 4 sigma is beyond what 100,000 samples certify
 
 
 def test_radius_zero_asks_whether_the_classifier_answers():
     rule, common = AtRadii(radii=(0.0,)), {"n": 1000, "sigma": 0.5, "alpha": 0.001, "cap": 100_000}
-    assert rule.settled([400, 500, 560, 600], **common).tolist() == [True, False, False, True]
+    assert settled(rule, [400, 500, 560, 600], **common).tolist() == [True, False, False, True]
 
 
 def test_at_most_beta_of_the_certifiable_images_are_given_up():
     rule, runs, cap, rng = AtRadii(radii=(0.5,), beta=0.05), 20_000, 3000, np.random.default_rng(1)
-    p = needed_shares((0.5,), cap, 0.5, 0.001)[0]  # the boundary: the cap certifies about every second
+    p = needed_shares((0.5,), cap, 0.001, Gaussian(0.5))[0]  # the boundary: the cap certifies about every second
     k, lost, before = np.zeros(runs, int), np.zeros(runs, bool), 0
     for n in rule.looks(cap):
         k += rng.binomial(n - before, p, runs)
         votes = np.arange(n + 1)
         certified = anytime_radius(votes, n, 0.5, 0.001) >= 0.5
-        given_up = rule.settled(votes, n, sigma=0.5, alpha=0.001, cap=cap) & ~certified
+        given_up = settled(rule, votes, n, sigma=0.5, alpha=0.001, cap=cap) & ~certified
         lost |= given_up[k] & (n < cap)
         before = n
     assert 0 < lost.mean() <= rule.beta
@@ -201,19 +202,19 @@ def test_at_most_beta_of_the_certifiable_images_are_given_up():
 
 def test_within_a_tolerance_no_more_is_left_to_gain_than_that():
     rule, common = Tolerance(tolerance=0.05), {"sigma": 0.5, "alpha": 0.001, "cap": 100_000}
-    few, many = (rule.settled(np.array([0.9 * n]).round(), n, **common)[0] for n in (1000, 20_000))
+    few, many = (settled(rule, np.array([0.9 * n]).round(), n, **common)[0] for n in (1000, 20_000))
     assert not few and many
     left = anytime_radius(90_000, 100_000, 0.5, 0.001) - anytime_radius(18_000, 20_000, 0.5, 0.001)
     assert 0 < left < 0.05
-    assert rule.settled(300, 1000, **common) and not rule.settled(510, 1000, **common)
+    assert settled(rule, 300, 1000, **common) and not settled(rule, 510, 1000, **common)
 
 
 def test_needed_share_is_the_least_that_certifies():
-    for radius, share in zip((0.0, 0.5, 1.25), needed_shares((0.0, 0.5, 1.25), 5000, 0.5, 0.001)):
+    for radius, share in zip((0.0, 0.5, 1.25), needed_shares((0.0, 0.5, 1.25), 5000, 0.001, Gaussian(0.5))):
         k = round(share * 5000)
         below, at = anytime_radius([k - 1, k], 5000, 0.5, 0.001)
         assert at >= radius and at > 0 and (below < radius or below == 0)
-    assert needed_shares((5.0,), 5000, 0.5, 0.001)[0] == np.inf
+    assert needed_shares((5.0,), 5000, 0.001, Gaussian(0.5))[0] == np.inf
 
 
 @pytest.mark.parametrize("growth", [1.01, 1.2, 2.0])
@@ -274,12 +275,12 @@ def test_two_classes_that_tie_are_told_apart_in_at_most_alpha_of_100_000_sequent
 def test_with_two_classes_an_image_is_settled_where_it_is_certified_or_hopeless():
     rule, common = AtRadii(radii=(0.5,)), {"n": 2000, "sigma": 0.5, "alpha": 0.001, "cap": 100_000}
     n_a, n_b = np.array([2000, 1800, 1550, 900, 300, 2000]), np.array([0, 50, 300, 500, 900, 0])
-    assert rule.settled(n_a, n_b=n_b, **common).tolist() == [True, True, False, True, True, True]
+    assert settled(rule, n_a, n_b=n_b, **common).tolist() == [True, True, False, True, True, True]
     beyond = AtRadii(radii=(0.5, 9.0))  # what no number of votes certifies is not waited for
-    assert beyond.settled(n_a, n_b=n_b, **common).tolist()[0]
+    assert settled(beyond, n_a, n_b=n_b, **common).tolist()[0]
     within = Tolerance(tolerance=0.01)
-    assert within.settled(n_a, n_b=n_b, **common).tolist() == [False, False, False, False, True, False]
-    assert within.settled([0], 2900, sigma=0.5, alpha=0.001, cap=100_000, n_b=[2900])
+    assert settled(within, n_a, n_b=n_b, **common).tolist() == [False, False, False, False, True, False]
+    assert settled(within, [0], 2900, sigma=0.5, alpha=0.001, cap=100_000, n_b=[2900])
 
 
 @pytest.mark.parametrize(("p", "radius"), [(0.55, 0.16), (0.6, 0.3), (0.99, 2.6)])
@@ -292,7 +293,7 @@ def test_with_two_classes_hopeless_images_stop_nearly_as_soon_as_with_one(p, rad
             votes[active] += rng.binomial(n - done, p, size=len(active))
             taken[active] = done = n
             n_b = n - votes[active] if two_class else None
-            settled = rule.settled(votes[active], n, sigma=1.0, alpha=0.001, cap=10_000, n_b=n_b)
-            active = active[~settled]
+            decided = settled(rule, votes[active], n, sigma=1.0, alpha=0.001, cap=10_000, n_b=n_b)
+            active = active[~decided]
         mean[two_class] = taken.mean()
     assert mean[True] < 1.5 * mean[False] < 9000

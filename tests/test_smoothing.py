@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
-from toys import Constant, Linear, hyperplane
+from toys import Constant, Linear, anytime_radius, fixed_radius, hyperplane
 
-from lib.bounds import AtRadii, Tolerance, anytime_radius, radius_from_counts
+from lib.bounds import AtRadii, Tolerance
 from lib.smoothing import ABSTAIN, SmoothedClassifier
 
 IMAGES = torch.rand(200, 1, 3, 4, generator=torch.Generator().manual_seed(2))
@@ -74,7 +74,7 @@ def test_certificates_fail_at_most_alpha_of_the_time():
     # The true radius of class A with probability p is sigma Phi^-1(p); simulate the counts that CERTIFY would see.
     p, n, alpha, draws = 0.8, 100, 0.05, 200_000
     n_a = np.random.default_rng(0).binomial(n, p, draws)
-    failures = (radius_from_counts(n_a, n, 1.0, alpha) > norm.ppf(p)).mean()
+    failures = (fixed_radius(n_a, n, 1.0, alpha) > norm.ppf(p)).mean()
     assert 0 < failures <= alpha + 4 * np.sqrt(alpha / draws)
 
 
@@ -82,14 +82,14 @@ def test_certificates_fail_at_most_alpha_of_the_time():
 def test_two_class_certificates_fail_at_most_alpha_of_the_time(p):
     n, alpha, draws = 200, 0.05, 200_000
     counts = np.random.default_rng(0).multinomial(n, p, draws)
-    radius = radius_from_counts(counts[:, 0], n, 1.0, alpha, n_b=counts[:, 1:].max(axis=1))
+    radius = fixed_radius(counts[:, 0], n, 1.0, alpha, n_b=counts[:, 1:].max(axis=1))
     truth = (norm.ppf(p[0]) - norm.ppf(max(p[1:]))) / 2
     assert (radius > truth + 1e-12).mean() <= alpha
 
 
 def test_the_two_class_bound_certifies_what_the_one_sided_bound_cannot():
-    assert radius_from_counts(np.array(4500), 10_000, 1.0, 0.001) == 0
-    assert radius_from_counts(np.array(4500), 10_000, 1.0, 0.001, n_b=np.array(1000)) > 0.5
+    assert fixed_radius(np.array(4500), 10_000, 1.0, 0.001) == 0
+    assert fixed_radius(np.array(4500), 10_000, 1.0, 0.001, n_b=np.array(1000)) > 0.5
 
 
 def test_a_denoiser_made_for_another_noise_level_is_refused():
@@ -113,7 +113,7 @@ RULES = [AtRadii(radii=(0.5,)), AtRadii(radii=(0, 0.25, 0.5, 1)), Tolerance(tole
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_sequential_certificates_stay_below_the_distance_and_take_fewer_samples(rule):
     base = hyperplane()
-    result = smoothed(base).certify_sequential(IMAGES, IDS, 100, 10_000, 0.001, rule)
+    result = smoothed(base).certify(IMAGES, IDS, 100, 10_000, 0.001, rule=rule)
     distance = base.distance(IMAGES).numpy()
     assert (result.radius <= np.abs(distance)).all()
     certified = result.predict != ABSTAIN
@@ -126,14 +126,14 @@ def test_an_image_that_is_clearly_certified_or_clearly_hopeless_stops_at_once():
     images = torch.full((2, 1, 3, 4), 0.5)
     images[:, 0, 0, 0] += torch.tensor([0.4, 0.1])  # the distances to the plane: 4 and 1 times sigma
     g, rule = SmoothedClassifier(base, 0.1, 2), AtRadii(radii=(0.2,))
-    result = g.certify_sequential(images, range(2), 100, 10_000, 0.001, rule)
+    result = g.certify(images, range(2), 100, 10_000, 0.001, rule=rule)
     assert (result.radius >= 0.2).tolist() == [True, False]
     assert (result.n <= 400).all()  # 2 sigma takes 300 to 400 unanimous votes
 
 
 def test_a_sequential_certificate_rests_on_the_first_n_samples_of_each_image():
     g = smoothed()
-    result = g.certify_sequential(IMAGES[:20], IDS[:20], 100, 5000, 0.001, AtRadii(radii=(0.5,)))
+    result = g.certify(IMAGES[:20], IDS[:20], 100, 5000, 0.001, rule=AtRadii(radii=(0.5,)))
     assert len(set(result.n)) > 3
     for i, n in enumerate(result.n):
         alone = g.sample(IMAGES[i : i + 1], [IDS[i]], int(n), start=100)[0]
@@ -143,9 +143,9 @@ def test_a_sequential_certificate_rests_on_the_first_n_samples_of_each_image():
 
 def test_an_image_has_the_same_sequential_certificate_alone_and_in_a_sweep():
     rule = AtRadii(radii=(0, 0.25, 0.5))
-    together = smoothed().certify_sequential(IMAGES[:12], IDS[:12], 100, 3000, 0.001, rule)
+    together = smoothed().certify(IMAGES[:12], IDS[:12], 100, 3000, 0.001, rule=rule)
     for i in (0, 5, 11):
-        alone = smoothed().certify_sequential(IMAGES[i : i + 1], IDS[i : i + 1], 100, 3000, 0.001, rule)
+        alone = smoothed().certify(IMAGES[i : i + 1], IDS[i : i + 1], 100, 3000, 0.001, rule=rule)
         assert (alone.n[0], alone.n_a[0], alone.radius[0]) == (together.n[i], together.n_a[i], together.radius[i])
 
 
@@ -155,5 +155,5 @@ def test_sequential_certificates_fail_at_most_alpha_of_the_time():
     base = Linear(torch.eye(12)[0], float(SIGMA * 0.5 - 0.5)).eval()
     rule = AtRadii(radii=(0.5 * SIGMA * (1 + 1e-6),))
     same = torch.full((images, 1, 3, 4), 0.5)
-    result = smoothed(base).certify_sequential(same, range(images), 100, 1000, alpha, rule)
+    result = smoothed(base).certify(same, range(images), 100, 1000, alpha, rule=rule)
     assert 0 < (result.radius > SIGMA * norm.ppf(p)).mean() <= alpha

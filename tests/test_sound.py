@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chisquare, norm
 from toys import Linear, Recorder, hyperplane
 
-from lib.sampling import class_counts, standard_normal, uniform_bits
+from lib.sampling import Grid, class_counts, standard_normal, uniform_bits
 from lib.sampling.grid import BITS, check_on_grid, clip_range, grid_thresholds, noisy_on_grid
 from lib.smoothing import ABSTAIN, SmoothedClassifier
 
@@ -18,7 +18,8 @@ IDS = [7, 3, 40, 41, 5, 100_000]
 
 
 def count(images=PHOTO, ids=IDS, n=250, base=None, **changed):
-    arguments = {"sigma": 0.5, "num_classes": 2, "seed": 3, "batch_size": 128, "levels": 255} | changed
+    noise = Grid(changed.pop("sigma", 0.5), changed.pop("levels", 255))
+    arguments = {"sigma": noise, "num_classes": 2, "seed": 3, "batch_size": 128} | changed
     return class_counts(base or hyperplane(), images, ids, n, **arguments)
 
 
@@ -118,7 +119,7 @@ def test_counts_follow_the_binomial_law_of_a_linear_classifier():
 def test_certificates_on_the_grid_stay_below_the_distance_to_the_hyperplane():
     images = torch.randint(0, 256, (100, 1, 3, 4), generator=torch.Generator().manual_seed(2)) / 255
     base = hyperplane()
-    result = SmoothedClassifier(base, 0.25, 2, levels=255).certify(images, range(100), 100, 2000, 0.001)
+    result = SmoothedClassifier(base, Grid(0.25, levels=255), 2).certify(images, range(100), 100, 2000, 0.001)
     distance = base.distance(images).abs().numpy()
     assert (result.radius <= distance + 0.002).all() and (result.predict != ABSTAIN).mean() > 0.75
     free = SmoothedClassifier(base, 0.25, 2).certify(images, range(100), 100, 2000, 0.001)

@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from processes import PATIENCE, start, wait_for
 from tiny_notebook import Kit
 
 from lib import sweep
@@ -21,11 +21,15 @@ pytestmark = pytest.mark.usefixtures("tiny_is_known")
 
 # A record whose radii are the parameter `rate`; at rate 0.2 the notebook fails once it is written.
 RECORD = """\
-from lib.records import Record, Row
-counts = dict(time=0.1, n0=10, n=n, n_a=n, n_b=0, sigma=0.5, alpha=alpha, seed=seed)
-with Record(f"{run_dir}/records/log-123.tsv", {"rate": rate}, range(4)) as record:
-    record.append(Row(idx=i, label=0, predict=i % 2, selected=i % 2, radius=rate, **counts) for i in record.todo)
-    record.finish({})"""
+from pathlib import Path
+from lib.records import COLUMNS
+facts = dict(label=0, radius=rate, time=0.1, n0=10, n=n, n_a=n, n_b=0, sigma=0.5, alpha=alpha, seed=seed)
+facts |= dict(noise="gaussian", bound="clopper-pearson", image="0" * 16)
+rows = [facts | dict(idx=i, predict=i % 2, selected=i % 2, correct=1 - i % 2) for i in range(4)]
+lines = [COLUMNS, *([str(row[name]) for name in COLUMNS] for row in rows)]
+path = Path(run_dir, "records", "log-123.tsv")
+path.parent.mkdir(parents=True)
+path.write_text("".join("\\t".join(line) + "\\n" for line in lines))"""
 FAIL = "assert rate != 0.2, f'rate is {rate}'"
 
 
@@ -150,6 +154,24 @@ def test_a_grid_that_is_wrong_anywhere_starts_nothing(message, changes, kit, cap
     assert message in capsys.readouterr().err and not (kit.folder / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("grid: {rate: [0.1]}", "'grid' is there twice, in lines 4 and 6"), ("  rate: [0.1]", "'rate' is there twice")],
+)
+def test_a_grid_that_says_a_thing_twice_is_refused_with_the_lines(text, message, kit, capsys):
+    path = Path(write_grid(kit))
+    names = f"profile: {kit.folder / 'profile.yaml'}\nnotebooks: [{kit.folder / 'tiny.ipynb'}]"
+    path.write_text(f"{names}\nparameters: {{}}\ngrid:\n  rate: [0.6]\n{text}\n")
+    assert sweep.main([str(path)]) == 2
+    assert message in capsys.readouterr().err and not (kit.folder / "runs").exists()
+
+
+def test_a_sweep_into_a_file_is_refused(kit, capsys):
+    (kit.folder / "runs").touch()
+    assert sweep.main([write_grid(kit)]) == 2
+    assert f"{kit.folder / 'runs'} is no folder" in capsys.readouterr().err
+
+
 def test_a_grid_that_is_not_there_is_refused(capsys):
     assert sweep.main(["nowhere.yaml"]) == 2
     assert "nowhere.yaml" in capsys.readouterr().err
@@ -157,15 +179,16 @@ def test_a_grid_that_is_not_there_is_refused(capsys):
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
 def test_ctrl_c_stops_the_whole_sweep_and_not_only_its_point(kit):
-    Kit(kit.folder, "from pathlib import Path\nPath('started').touch()\nimport time\ntime.sleep(60)")
+    Kit(kit.folder, "from pathlib import Path\nPath('started').touch()\nimport time\ntime.sleep(600)")
     command = [sys.executable, "-c", SWEEP, write_grid(kit)]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (kit.folder / "started").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+    try:
+        process = start(command, cwd=Path(__file__).parents[1], start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_for((kit.folder / "started").exists, process)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=PATIENCE) == 130
     assert len(list(kit.folder.glob("runs/sweeps/rates/*/tiny.failed.ipynb"))) == 1
 
 

@@ -16,7 +16,6 @@ from lib.tables import (
     envelope,
     percent,
     published,
-    rounded_radius,
     save,
     to_latex,
     to_markdown,
@@ -56,6 +55,23 @@ def test_the_average_certified_radius_takes_wrong_images_as_zero():
 
 def test_the_abstention_rate_counts_abstentions_only():
     assert abstention_rate(FIVE) == 0.2
+
+
+UNLABELLED = log([-1, 2, -1], [0.0, 0.5, 0.0], label=-1)  # here predict == label is abstaining
+
+
+@pytest.mark.parametrize("correct", [UNLABELLED["correct"], UNLABELLED["correct"].astype(int)], ids=["bool", "int"])
+def test_an_abstention_is_never_correct_whatever_label_and_column_say(correct):
+    log = UNLABELLED.assign(correct=correct)
+    assert certified_accuracy(log, [0, 0.1]).tolist() == [0, 0]
+    assert envelope({"a": log}, 0.0)["certified_accuracy"].tolist() == [0]
+    assert average_certified_radius(log.assign(radius=0.3)) == 0
+    assert abstention_rate(log) == 2 / 3
+
+
+def test_a_radius_that_was_proved_or_not_is_no_radius():
+    with pytest.raises(ValueError, match=r"only whether one was proved; for its one radius r: log.assign"):
+        certified_accuracy(FIVE.drop(columns="radius").assign(**{"radius proved": 1}), 0)
 
 
 @pytest.mark.parametrize("function", [average_certified_radius, lambda log: certified_accuracy(log, 0)])
@@ -98,13 +114,12 @@ def test_no_log_wins_the_envelope_where_nothing_is_certified():
     assert best["certified_accuracy"].tolist() == [0.25, 0]
 
 
-def test_percents_are_rounded_to_nearest_and_radii_down():
-    printed = (percent(0.71549), percent(0), rounded_radius(0.9769), rounded_radius(0.1))
-    assert printed == ("71.5", "0.0", "0.976", "0.100")
+def test_percents_are_rounded_to_nearest():
+    assert (percent(0.71549), percent(0)) == ("71.5", "0.0")
 
 
-TABLE = pd.DataFrame({"method": ["a|b", "50% & more"], "radius": [0.2509, 0.5], "certified_accuracy": [2 / 3, None]})
-FORMATS = {"radius": rounded_radius, "certified_accuracy": percent}
+TABLE = pd.DataFrame({"method": ["a|b", "50% & more"], "radius": [0.2501, 0.5], "certified_accuracy": [2 / 3, None]})
+FORMATS = {"radius": "{:.3f}".format, "certified_accuracy": percent}
 
 
 def test_markdown_has_a_row_a_line_and_a_dash_for_what_is_missing():

@@ -1,7 +1,11 @@
 """Classifiers whose behaviour under noise is known exactly: the independent truths of these tests."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lib.bounds import Bound, Certificate, StoppingRule
+from lib.sampling import Gaussian
 
 
 class Linear(nn.Module):
@@ -52,3 +56,20 @@ def hyperplane(seed: int = 0, pixels: int = 12) -> Linear:
     """A linear classifier of 1 x 3 x 4 images whose plane passes near the middle of [0, 1]^12."""
     w = torch.randn(pixels, generator=torch.Generator().manual_seed(seed))
     return Linear(w, float(-w.sum() / 2)).eval()
+
+
+def fixed_radius(n_a, n, sigma, alpha, n_b=None) -> np.ndarray:
+    """The radius of n_a votes of a fixed n under Gaussian noise; by the two-class bound where n_b is given."""
+    return Bound(two_class=n_b is not None).radius(n_a, n_b, n, alpha, Gaussian(sigma))
+
+
+def anytime_radius(n_a, n, sigma, alpha, n_b=None) -> np.ndarray:
+    """The same by the bound that holds wherever one stopped."""
+    return Bound(anytime=True, two_class=n_b is not None).radius(n_a, n_b, n, alpha, Gaussian(sigma))
+
+
+def settled(rule: StoppingRule, n_a, n, *, sigma, alpha, cap, n_b=None) -> np.ndarray:
+    """What `rule` says of images with n_a votes of n, when at most `cap` are to be had."""
+    how = Certificate.of(1, cap, alpha, rule, two_class=n_b is not None)
+    n_a, n_b = np.asarray(n_a), np.asarray(0 if n_b is None else n_b)
+    return rule.settled(n_a, n_b, n, how, Gaussian(sigma))

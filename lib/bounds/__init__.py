@@ -4,7 +4,7 @@ Every function is vectorised by NumPy broadcasting and errs on the safe side: a 
 value, an upper bound never below, a radius never too large.
 """
 
-from lib.bounds.anytime import anytime_lower_bound, anytime_radius, anytime_upper_bound, log_wealth
+from lib.bounds.anytime import anytime_lower_bound, anytime_upper_bound
 from lib.bounds.binomial import (
     accuracy_interval,
     lower_confidence_bound,
@@ -13,13 +13,13 @@ from lib.bounds.binomial import (
     true_certified_accuracy,
     upper_confidence_bound,
 )
-from lib.bounds.certificate import ABSTAIN, radius_from_counts
+from lib.bounds.certificate import ABSTAIN, AfterN, Bound, Certificate, StoppingRule
 from lib.bounds.radii import certified_radius, lp_radius, pixeldp_radius, renyi_radius
-from lib.bounds.stopping import AtRadii, StoppingRule, Tolerance, needed_shares
+from lib.bounds.stopping import AtRadii, Tolerance, needed_shares
 
 __all__ = [
-    "ABSTAIN", "AtRadii", "StoppingRule", "Tolerance", "accuracy_interval", "anytime_lower_bound", "anytime_radius",
-    "anytime_upper_bound", "certified_radius", "log_wealth", "lower_confidence_bound", "lp_radius", "needed_shares",
-    "pixeldp_radius", "predict_pvalue", "radius_from_counts", "renyi_radius", "round_down", "true_certified_accuracy",
+    "ABSTAIN", "AfterN", "AtRadii", "Bound", "Certificate", "StoppingRule", "Tolerance", "accuracy_interval",
+    "anytime_lower_bound", "anytime_upper_bound", "certified_radius", "lower_confidence_bound", "lp_radius",
+    "needed_shares", "pixeldp_radius", "predict_pvalue", "renyi_radius", "round_down", "true_certified_accuracy",
     "upper_confidence_bound",
 ]  # fmt: skip

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 from scipy.special import betainc, betaln, ndtr
 
 from lib.bounds.arguments import checked_counts, checked_open_unit
-from lib.bounds.radii import certified_radius
 
 # betaln and k log p lose up to n log(n) ulps in their difference, betainc 1e-11 of its value. The log wealth is
 # lowered by several times that, which costs n = 1e5 a part in 1e9 of the wealth.
@@ -52,20 +51,6 @@ def anytime_upper_bound(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> np.ndar
     """Upper bound on p that holds at every n at once; the mirror image of the lower bound."""
     k, n, alpha = checked_counts(k, n, alpha, "k")
     return _lower_and_rest(n - k, n, alpha)[1][()]
-
-
-def anytime_radius(
-    n_a: ArrayLike, n: ArrayLike, sigma: ArrayLike, alpha: ArrayLike, n_b: ArrayLike | None = None
-) -> np.ndarray:
-    """The certified radius that n_a votes of n support at level alpha, wherever one stopped; 0 for none.
-
-    With `n_b`, the most votes of any other class, by the two-class bound: alpha / 2 for each side. As with a fixed n no
-    union over classes is needed: the true runner-up is one fixed class, and its bound is at most that of n_b.
-    """
-    if n_b is None:
-        return certified_radius(anytime_lower_bound(n_a, n, alpha), sigma)
-    half = np.asarray(alpha) / 2
-    return certified_radius(anytime_lower_bound(n_a, n, half), sigma, anytime_upper_bound(n_b, n, half))
 
 
 def _log_wealth_two_sided(k: np.ndarray, n: np.ndarray, p: np.ndarray, rest: np.ndarray) -> np.ndarray:

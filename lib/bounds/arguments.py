@@ -1,7 +1,24 @@
 """What the functions of this package take: whole counts, probabilities, positive numbers; ValueError names the rest."""
 
+import operator
+from typing import SupportsFloat
+
 import numpy as np
 from numpy.typing import ArrayLike
+
+
+def whole_number(value: object, name: str, least: int = 1, below: int | None = None) -> int:
+    """`value` as an int: a whole number of any kind (NumPy's, a tensor's, 1e4). ValueError with its name otherwise."""
+    limits = f"a whole number >= {least}" + (f" and below {below}" if below else "")
+    try:
+        number = operator.index(value) if not isinstance(value, (bool, float)) else None  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None and isinstance(value, SupportsFloat) and not isinstance(value, (bool, str)):
+        number = int(float(value)) if float(value).is_integer() else None
+    if number is None or number < least or (below is not None and number >= below):
+        raise ValueError(f"{name} must be {limits}; got {value!r:.80}")
+    return number
 
 
 def checked_counts(k: ArrayLike, n: ArrayLike, alpha: ArrayLike, name: str) -> tuple[np.ndarray, ...]:

@@ -56,8 +56,8 @@ def true_certified_accuracy(hits: ArrayLike, m: ArrayLike, alpha: float, rho: fl
     q = BinomInv(1 - rho; m, alpha) are, and the bound is (hits - q) / m. Exact where Theorem 6 of Cohen et al. 2019
     is asymptotic, and tighter (m = 500, alpha = rho = 0.001: 0.008 is deducted, not 0.0109).
     """
-    hits, m, alpha = checked_counts(hits, m, alpha, "hits")
-    q = binom.ppf(1 - checked_open_unit(rho, "rho"), m, alpha)
+    hits, m, level = checked_counts(hits, m, alpha, "hits")
+    q = binom.ppf(1 - checked_open_unit(rho, "rho"), m, level)
     return (np.maximum(hits - q, 0) / m)[()]
 
 

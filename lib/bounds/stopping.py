@@ -1,4 +1,6 @@
-"""When an image has been sampled enough: rules that look at the votes. No rule can void a certificate."""
+"""When an image has been sampled enough: rules that look at the votes."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,15 +9,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lib.bounds.anytime import anytime_lower_bound, anytime_radius, anytime_upper_bound
+from lib.bounds.anytime import anytime_lower_bound, anytime_upper_bound
 from lib.bounds.arguments import checked_open_unit
+from lib.bounds.certificate import Bound, Certificate, HasRadius, StoppingRule
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoppingRule:
-    """When an image has been sampled enough. Only `settled` differs; no rule can void the certificate.
+class _Looking(StoppingRule):
+    """`growth`: votes are looked at after 100 samples and then each time that their number has grown by this factor.
 
-    `growth`: the votes are looked at after 100 samples and then each time that their number has grown by this factor.
     `beta`: the chance of giving up on an image that all n samples would have certified.
     """
 
@@ -27,35 +29,28 @@ class StoppingRule:
         if not 1 < self.growth < float("inf"):
             raise ValueError(f"growth must be above 1; got {self.growth!r}")
 
-    def settled(
-        self, n_a: ArrayLike, n: int, *, sigma: float, alpha: float, cap: int, n_b: ArrayLike | None = None
-    ) -> np.ndarray:
-        """Whether more than the n samples so far, `cap` at most, would be a waste; bool, one for each n_a.
+    def looks(self, n: int) -> Iterator[int]:
+        """Multiples of 100, the last one is n."""
+        look = min(100, n)
+        while look < n:
+            yield look
+            look = min(n, max(look + 100, round(look * self.growth / 100) * 100))
+        yield n
 
-        `n_b` where the two-class bound is used.
-        """
-        raise NotImplementedError
-
-    def _best(self, n_a: ArrayLike, n_b: ArrayLike, n: int, sigma: float, alpha: float, cap: int) -> np.ndarray:
+    def _best(self, n_a: np.ndarray, n_b: np.ndarray, n: int, certificate: Certificate, noise: HasRadius) -> np.ndarray:
         """The two-class radius at the cap if p_a is as high, and p_b as low, as the votes leave open at level beta / 2.
 
         (As low as the class with the most votes allows: of very many equal ones that may be a little too much.)
         """
         high, low = anytime_upper_bound(n_a, n, self.beta / 2), anytime_lower_bound(n_b, n, self.beta / 2)
-        votes = np.floor(cap * high)
-        return anytime_radius(votes, cap, sigma, alpha, np.minimum(np.ceil(cap * low), cap - votes))
-
-    def looks(self, cap: int) -> Iterator[int]:
-        """The sample sizes at which votes are looked at: multiples of 100, the last one is `cap`."""
-        n = min(100, cap)
-        while n < cap:
-            yield n
-            n = min(cap, max(n + 100, round(n * self.growth / 100) * 100))
-        yield cap
+        votes = np.floor(certificate.n * high)
+        return certificate.radius(
+            votes, np.minimum(np.ceil(certificate.n * low), certificate.n - votes), certificate.n, noise
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtRadii(StoppingRule):
+class AtRadii(_Looking):
     """Stop an image once it is settled, for each of `radii`, whether it is certified there.
 
     One radius asks "certified at r?"; the radii of a table give the table. Radius 0 asks whether g answers at all.
@@ -74,19 +69,20 @@ class AtRadii(StoppingRule):
         object.__setattr__(self, "radii", tuple(radii))  # the dataclass is frozen
 
     def settled(
-        self, n_a: ArrayLike, n: int, *, sigma: float, alpha: float, cap: int, n_b: ArrayLike | None = None
+        self, n_a: np.ndarray, n_b: np.ndarray, n: int, certificate: Certificate, noise: HasRadius
     ) -> np.ndarray:
-        radius = anytime_radius(n_a, n, sigma, alpha, n_b)
+        radius = certificate.radius(n_a, n_b, n, noise)
         reached = np.searchsorted(self.radii, np.where(radius > 0, radius, -1.0), side="right")
-        if n_b is not None:
-            best = self._best(n_a, n_b, n, sigma, alpha, cap)
+        if certificate.bound.two_class:
+            best = self._best(n_a, n_b, n, certificate, noise)
             return (best < np.append(self.radii, np.inf)[reached]) | (best == 0)
-        needed = np.append(needed_shares(self.radii, cap, sigma, alpha), np.inf)  # beyond the last, nothing is asked
+        needed = needed_shares(self.radii, certificate.n, certificate.alpha, noise)
+        needed = np.append(needed, np.inf)  # beyond the last, nothing is asked
         return anytime_upper_bound(n_a, n, self.beta) < needed[reached]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tolerance(StoppingRule):
+class Tolerance(_Looking):
     """Stop an image once all the samples up to the cap would add at most `tolerance` to its radius.
 
     That is: if the share of votes seen so far stays what it is. An image without a certificate stops where it is
@@ -101,27 +97,30 @@ class Tolerance(StoppingRule):
             raise ValueError(f"tolerance must be positive and finite; got {self.tolerance!r}")
 
     def settled(
-        self, n_a: ArrayLike, n: int, *, sigma: float, alpha: float, cap: int, n_b: ArrayLike | None = None
+        self, n_a: np.ndarray, n_b: np.ndarray, n: int, certificate: Certificate, noise: HasRadius
     ) -> np.ndarray:
-        radius = anytime_radius(n_a, n, sigma, alpha, n_b)
-        others = None if n_b is None else np.ceil(np.asarray(n_b) * cap / n)
-        projected = anytime_radius(np.floor(np.asarray(n_a) * (cap / n)), cap, sigma, alpha, others)
-        if n_b is None:
-            hopeless = anytime_upper_bound(n_a, n, self.beta) < needed_shares((0.0,), cap, sigma, alpha)
+        radius, cap = certificate.radius(n_a, n_b, n, noise), certificate.n
+        projected = certificate.radius(np.floor(n_a * cap / n), np.ceil(n_b * cap / n), cap, noise)
+        if certificate.bound.two_class:
+            hopeless = self._best(n_a, n_b, n, certificate, noise) == 0
         else:
-            hopeless = self._best(n_a, n_b, n, sigma, alpha, cap) == 0
+            hopeless = anytime_upper_bound(n_a, n, self.beta) < needed_shares((0.0,), cap, certificate.alpha, noise)
         return np.where(radius > 0, projected - radius <= self.tolerance, hopeless)
 
 
 @lru_cache(maxsize=64)  # the same for every image and every look of a run
-def needed_shares(radii: tuple[float, ...], cap: int, sigma: float, alpha: float) -> np.ndarray:
+def needed_shares(radii: tuple[float, ...], cap: int, alpha: float, noise: HasRadius) -> np.ndarray:
     """For each radius the least n_a / cap that certifies it at n = cap (that certifies at all, for 0); inf for none."""
+
+    def radius_of(votes: np.ndarray) -> np.ndarray:
+        return Bound(anytime=True).radius(votes, cap - votes, cap, alpha, noise)
+
     below, enough = np.zeros(len(radii)), np.full(len(radii), float(cap))  # the least n_a lies in (below, enough]
     for _ in range(int(cap).bit_length()):
         middle = np.ceil((below + enough) / 2)
-        certified = _reaches(radii, anytime_radius(middle, cap, sigma, alpha))
+        certified = _reaches(radii, radius_of(middle))
         below, enough = np.where(certified, below, middle), np.where(certified, middle, enough)
-    return np.where(_reaches(radii, anytime_radius(enough, cap, sigma, alpha)), enough / cap, np.inf)
+    return np.where(_reaches(radii, radius_of(enough)), enough / cap, np.inf)
 
 
 def _reaches(radii: ArrayLike, radius: np.ndarray) -> np.ndarray:

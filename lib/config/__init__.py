@@ -9,11 +9,13 @@ from lib.config.notebooks import (
     NoiseTraining,
     RandomizedSmoothing,
     field_names,
+    file_at,
     kit_root,
 )
-from lib.config.profiles import PROFILES, load_profile, parse
+from lib.config.profiles import PROFILES, baseline_parameters, load_profile, parse
 
 __all__ = [
     "NOTEBOOKS", "PROFILES", "Common", "DenoisedSmoothing", "DiffusionDenoising", "NoiseTraining",
-    "RandomizedSmoothing", "field_names", "kit_root", "load_profile", "parameter", "parse",
+    "RandomizedSmoothing", "baseline_parameters", "field_names", "file_at", "kit_root", "load_profile", "parameter",
+    "parse",
 ]  # fmt: skip

@@ -15,14 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.config import names
 from lib.config.fields import checked, parameter
 from lib.machine.provenance import PROJECT_ROOT
-from lib.words import COMPUTE, STOP, TRAINING
+from lib.words import COMPUTE, FILE, LARGEST_KEY, STOP, TRAINING
+
+# Limits that several parameters share: a network by its name, and the file of one.
+CLASSIFIERS = names.of_any(names.CLASSIFIERS)
+NETWORK: dict[str, Any] = {"choices": CLASSIFIERS, "prefixes": names.LIBRARIES}
+TRAINED: dict[str, Any] = {"choices": ("", *CLASSIFIERS), "prefixes": names.LIBRARIES, "files": True}
+FIRST_LAYER: dict[str, Any] = {"choices": ("", *names.NORMALIZATIONS)}
 
 
 def kit_root() -> Path:
     """The folder that `data_dir` and `run_dir` start from: $KIT_ROOT, else the project's root."""
     return Path(os.environ.get("KIT_ROOT") or PROJECT_ROOT)
+
+
+def file_at(path: str, sigma: float) -> Path:
+    """The file that a parameter names for a noise level: {sigma} becomes 0.5, {sigma:.2f} 0.50; from the kit's root."""
+    return kit_root() / Path(path.format(sigma=sigma)).expanduser()
 
 
 @dataclass(frozen=True)
@@ -33,11 +45,13 @@ class Common:
     An int is taken where a float is expected, and a list is kept as a tuple.
     """
 
-    dataset: str = parameter("digits", "data set: digits, cifar10, imagenet, or a folder of images by class")
+    dataset: str = parameter(
+        "digits", "data set: digits, cifar10, imagenet, or a folder of images by class", choices=names.DATASETS
+    )
     data_dir: str = parameter("data", "folder of the data sets; a relative one starts at the project's root")
     run_dir: str = parameter("runs/digits", "folder of everything that the run writes")
     device: str = parameter("cpu", "where tensors live", pattern=r"cpu|mps|cuda(:\d+)?", example="cpu, mps, cuda:0")
-    seed: int = parameter(0, "seed of training and of the noise", min=0, max=2**63 - 1)
+    seed: int = parameter(0, "seed of training and of the noise", min=0, max=LARGEST_KEY)
     skip: int = parameter(1, "certify every skip-th test image", min=1)
     images: int = parameter(500, "certify at most so many test images", min=1)
     n0: int = parameter(100, "noise samples that choose the class", min=1)
@@ -52,9 +66,11 @@ class Common:
         for field in dataclasses.fields(self):
             value = checked(field, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # the dataclass is frozen
-        radii = [float(radius) for radius in self.stop.removeprefix("at radii").split()] if "radii" in self.stop else []
-        if radii != sorted(set(radii)):
-            raise ValueError(f"stop = {self.stop!r}: the radii must ascend")
+        radii = self.stop.removeprefix("at radii").split() if "radii" in self.stop else []
+        ascending = sorted({float(radius): radius for radius in radii}.items())
+        if [float(radius) for radius in radii] != [radius for radius, _ in ascending]:
+            words = " ".join(text for _, text in ascending)
+            raise ValueError(f"stop = {self.stop!r}: the radii must ascend; write 'at radii {words}'")
 
     @classmethod
     def of(cls, variables: Mapping[str, Any]) -> typing.Self:
@@ -82,12 +98,14 @@ class Common:
 class NoiseTraining(Common):
     """What trains the base classifiers of Cohen et al. 2019; notebooks that agree on it share their weights."""
 
-    arch: str = parameter("digits_cnn", "architecture of the base classifier")
-    sigmas: tuple[float, ...] = parameter((0.12, 0.25, 0.5), "noise levels to train and certify", above=0)
+    arch: str = parameter("digits_cnn", "architecture of the base classifier", **NETWORK)
+    sigmas: tuple[float, ...] = parameter(
+        (0.12, 0.25, 0.5), "noise levels to train and certify", above=0, ascending=True
+    )
     epochs: int = parameter(100, "passes over the training images, for each noise level", min=1)
     train_batch: int = parameter(64, "training images in one step", min=1)
     lr: float = parameter(0.05, "first learning rate", above=0)
-    schedule: str = parameter("cosine", "learning rate over the epochs", pattern="step|cosine", example="step, cosine")
+    schedule: str = parameter("cosine", "learning rate over the epochs", choices=("step", "cosine"))
     augment: bool = parameter(False, "random crops and flips of the training images")
 
 
@@ -95,6 +113,10 @@ class NoiseTraining(Common):
 class RandomizedSmoothing(NoiseTraining):
     """Notebook 01: Cohen, Rosenfeld and Kolter 2019."""
 
+    classifier: str = parameter(
+        "", "a file trained on noise; {sigma} in its path becomes the noise level; empty: trained here", **FILE
+    )
+    normalization: str = parameter("", "first layer of that file; empty: found out", **FIRST_LAYER)
     attacked: int = parameter(50, "images for the attack on the smoothed classifier", min=1)
 
 
@@ -104,21 +126,28 @@ class DenoisedSmoothing(NoiseTraining):
 
     n: int = parameter(500, "fresh noise samples that bound its probability", min=1)
     batch_size: int = parameter(100, "noisy images in one forward pass", min=1)
-    sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to train and certify", above=0)
+    sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to train and certify", above=0, ascending=True)
     classifier: str = parameter(
-        "", "the clean classifier: a weights file, timm:NAME or torchvision:NAME; else trained", pattern=".*"
+        "", "the clean classifier: a weights file, timm:NAME or torchvision:NAME; else trained", **TRAINED
+    )
+    normalization: str = parameter("", "first layer of a classifier's file; empty: found out", **FIRST_LAYER)
+    denoiser: str = parameter(
+        "", "a published denoiser's file; {sigma} in its path becomes the noise level; empty: trained here", **FILE
     )
     surrogates: tuple[str, ...] = parameter(
-        ("digits_mlp", "digits_cnn_wide"), "classifiers of the black-box denoisers: the first alone, and all in turns"
-    )
+        ("digits_mlp", "digits_cnn_wide"), "classifiers of the black-box denoisers: the first alone, and all in turns",
+        distinct=True, files=True, **NETWORK,
+    )  # fmt: skip
     denoisers: tuple[str, ...] = parameter(
-        ("digits_dncnn", "digits_memnet"), "architectures: the first is used throughout, the others compared with it"
-    )
+        ("digits_dncnn", "digits_memnet"), "architectures: the first is used throughout, the others compared with it",
+        distinct=True, choices=names.of_any(names.DENOISERS),
+    )  # fmt: skip
     mse: str = parameter("60 epochs of 64, adam 1e-3", "how a denoiser learns to restore images", **TRAINING)
     stab: str = parameter("60 epochs of 64, adam 1e-3", "how one learns from scratch to keep f's answers", **TRAINING)
     stab_mse: tuple[str, ...] = parameter(
         ("20 epochs of 64, adam 1e-3", "10 epochs of 64, sgd 1e-2"),
-        "ways to fine-tune the MSE denoiser to it; the best on held-out images is kept", **TRAINING,
+        "ways to fine-tune the MSE denoiser to it; the best on held-out images is kept",
+        distinct=True, **TRAINING,
     )  # fmt: skip
 
 
@@ -129,19 +158,19 @@ class DiffusionDenoising(Common):
     images: int = parameter(200, "certify at most so many test images", min=1)
     n: int = parameter(1000, "fresh noise samples that bound its probability", min=1)
     batch_size: int = parameter(100, "noisy images in one forward pass", min=1)
-    sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to certify", above=0)
+    sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to certify", above=0, ascending=True)
     compared: float = parameter(0.5, "the one of them at which methods are compared", above=0)
     baselines: str = parameter(
         "digits", "profile whose settings of notebook 02 train the other methods; empty: no others", pattern=".*"
     )
     classifier: str = parameter(
-        "", "the clean classifier: a weights file, timm:NAME or torchvision:NAME; else trained", pattern=".*"
+        "", "the clean classifier: a weights file, timm:NAME or torchvision:NAME; else trained", **TRAINED
     )
+    normalization: str = parameter("", "first layer of a classifier's file; empty: found out", **FIRST_LAYER)
     diffusion: str = parameter("train", "diffusion model: train, or a published one by name, hub id or folder")
     timestep: str = parameter(
-        "nearest", "what the UNet is told: the nearest t* or the fractional t", pattern="nearest|fractional",
-        example="nearest, fractional",
-    )  # fmt: skip
+        "nearest", "what the UNet is told: the nearest t* or the fractional t", choices=("nearest", "fractional")
+    )
     epochs: int = parameter(120, "passes over the training images for the diffusion model", min=1)
     train_batch: int = parameter(64, "training images in one of its steps", min=1)
     lr: float = parameter(2.0e-3, "its first learning rate, with Adam", above=0)

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from lib.config.fields import as_number, refuse_unknown
-from lib.config.notebooks import NOTEBOOKS, Common, field_names
+from lib.config.fields import as_number, refuse_unknown, short
+from lib.config.notebooks import NOTEBOOKS, Common, DenoisedSmoothing, DiffusionDenoising, field_names
+from lib.config.strict_yaml import StrictLoader, read_yaml
 from lib.machine.provenance import PROJECT_ROOT
 
 PROFILES = PROJECT_ROOT / "profiles"
@@ -28,9 +29,11 @@ def parse(config: type[Common], name: str, text: str) -> Any:
     if number is not None:
         return number
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, StrictLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} = {text!r}: not YAML; a list is written [0.25, 0.5]") from error
+        raise ValueError(f"{name} = {short(text)}: not YAML; a list is written [0.25, 0.5]") from error
+    except ValueError as error:
+        raise ValueError(f"{name} = {short(text)}: {error}") from error
     if not isinstance(value, list):
         return value
     numbers = [as_number(item) if isinstance(item, str) else None for item in value]
@@ -66,10 +69,19 @@ def profile_path(path_or_name: str | Path) -> Path:
 
 def read_sections(path: Path) -> dict[str, dict[str, Any]]:
     """A profile's sections. ValueError where the file is not sections of `name: value`."""
-    try:
-        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"profile {path}: not YAML: {' '.join(str(error).split())}") from error
+    sections = read_yaml(path)
     if not isinstance(sections, dict) or not all(isinstance(part, dict) for part in sections.values()):
-        raise ValueError(f"profile {path}: expected sections, such as `common:`, with lines `name: value`")
+        raise ValueError(f"{path}: expected sections, such as `common:`, with lines `name: value`")
     return sections
+
+
+def baseline_parameters(config: DiffusionDenoising) -> DenoisedSmoothing:
+    """Notebook 02's parameters in the profile `baselines`, for this run's data and folders: it shares weights.
+
+    FileNotFoundError where there is no such profile, ValueError where it does not fit.
+    """
+    mine = {name: getattr(config, name) for name in field_names(Common)}
+    profile = load_profile(config.baselines, "02_denoised_smoothing") if config.baselines else {}
+    if config.classifier:  # the other methods defend this run's classifier, too
+        mine |= {"classifier": config.classifier, "normalization": config.normalization}
+    return DenoisedSmoothing(**(profile | mine))

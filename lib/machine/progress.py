@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable
 
@@ -31,10 +32,17 @@ def progress(total: int, label: str) -> Callable[[int], None]:
 
 
 def bar(total: int, label: str) -> Callable[[int], None]:
-    """A text bar that closes itself when `total` is reached."""
-    display = tqdm(total=total, desc=label, file=sys.stderr, mininterval=0.2)
+    """A text bar that comes with the first report and closes itself when `total` is reached.
+
+    Without a report there is none: what was found on the disk would leave it at 0 % for ever.
+    """
+    started, display = time.time(), None
 
     def report(done: int) -> None:
+        nonlocal display
+        if display is None:
+            display = tqdm(total=total, desc=label, file=sys.stderr, mininterval=0.2)
+            display.start_t = started
         display.update(done - display.n)
         if done >= total:
             display.close()

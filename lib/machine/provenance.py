@@ -1,20 +1,11 @@
-"""What a run was made with: versions, device, git state; and whether torch and torchvision fit together.
-
-`python -m lib.machine.provenance` prints these facts and exits with 1 where the pair is broken. Only the standard
-library is imported at the top, so that a broken installation can still be described.
-"""
+"""What a run was made with: versions, device, git state."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
-import sys
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from packaging.specifiers import SpecifierSet
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "torchvision", "timm", "diffusers", "safetensors", "numpy", "scipy", "papermill")
@@ -72,57 +63,3 @@ def git(root: Path, *words: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def check_torch_pair() -> None:
-    """RuntimeError, with the command that mends it, where torch and torchvision do not belong together.
-
-    Each torchvision is compiled against one torch. With another, or with a CPU-only torch beside a CUDA
-    torchvision, its import fails with `operator torchvision::nms does not exist`, which names neither.
-    """
-    wanted, found = required_torch(), version("torch")
-    if found and not wanted.contains(found, prereleases=True):
-        raise RuntimeError(broken_pair(f"this torchvision needs torch{wanted}"))
-    try:
-        import_module("torchvision")
-    except (ImportError, RuntimeError, OSError) as error:  # OSError: a shared library is missing
-        raise RuntimeError(broken_pair(f"importing torchvision says: {error}")) from error
-
-
-def required_torch() -> SpecifierSet:
-    """The torch versions that the installed torchvision asks for; any, where it does not say."""
-    from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
-
-    try:
-        requirements = [Requirement(line) for line in metadata.requires("torchvision") or []]
-    except metadata.PackageNotFoundError:
-        requirements = []
-    return next((needed.specifier for needed in requirements if needed.name == "torch"), SpecifierSet())
-
-
-def broken_pair(reason: str) -> str:
-    """The message of a broken pair: what was found, why it is broken, what mends it."""
-    constraints = PROJECT_ROOT / "constraints.txt"
-    pin = f" --constraint {constraints}" if constraints.is_file() else ""
-    return (
-        f"torch {version('torch')} and torchvision {version('torchvision')} do not fit together: {reason}.\n"
-        f"Install both from the same index:\n"
-        f"  {sys.executable} -m pip install --force-reinstall{pin} torch torchvision"
-    )
-
-
-def main() -> int:
-    """Print the facts; 1 where torch and torchvision are a broken pair."""
-    for name, value in describe().items():
-        print(f"{name:14} {value}")
-    try:
-        check_torch_pair()
-    except RuntimeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

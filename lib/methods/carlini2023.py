@@ -4,23 +4,18 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from lib.config import Common, DenoisedSmoothing, DiffusionDenoising, field_names, kit_root, load_profile
-from lib.datasets import Data
+from lib.config import DiffusionDenoising, kit_root
+from lib.config import baseline_parameters as baseline_parameters  # lib.methods offers it, too
+from lib.datasets import Data, training_images
 from lib.machine.progress import progress
 from lib.methods.common import for_training
 from lib.training import Recipe, train
+from lib.training.objectives import DDPM
 
 if TYPE_CHECKING:  # diffusers takes seconds to import
     from diffusers import SchedulerMixin
 
     from lib.models.diffusion import DiffusionDenoiser
-
-
-def baseline_parameters(cfg: DiffusionDenoising) -> DenoisedSmoothing:
-    """Notebook 02's parameters in the profile `baselines`, for this run's data and folders: it shares weights."""
-    mine = {name: getattr(cfg, name) for name in field_names(Common)}
-    profile = load_profile(cfg.baselines, "02_denoised_smoothing") if cfg.baselines else {}
-    return DenoisedSmoothing(**(profile | mine))
 
 
 def diffusion_model(cfg: DiffusionDenoising, data: Data) -> tuple[nn.Module, "SchedulerMixin"]:
@@ -32,7 +27,7 @@ def diffusion_model(cfg: DiffusionDenoising, data: Data) -> tuple[nn.Module, "Sc
     """
     from diffusers import DDPMScheduler
 
-    from lib.models.diffusion import ddpm_loss, load_diffusion
+    from lib.models.diffusion import load_diffusion
     from lib.models.small_unet import UNETS
 
     if cfg.diffusion != "train":
@@ -42,14 +37,15 @@ def diffusion_model(cfg: DiffusionDenoising, data: Data) -> tuple[nn.Module, "Sc
         raise ValueError(f"diffusion = 'train': no UNet for images {data.image_shape}, only for {list(UNETS)}")
     # Cosine betas (Nichol and Dhariwal 2021): 702 of the 1000 steps are below sigma = 1, of linear ones only 396.
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+    images = training_images(data)
     recipe = Recipe(
-        "ddpm, 1000 cosine steps", data.identity, UNETS[data.image_shape].__name__, 0.0, epochs=cfg.epochs,
-        batch_size=cfg.train_batch, optimizer="adam", lr=cfg.lr, weight_decay=0.0, schedule="cosine",
-        ema=cfg.ema, compute=for_training(cfg), seed=cfg.seed,
+        DDPM(scheduler), UNETS[data.image_shape].__name__, epochs=cfg.epochs, batch_size=cfg.train_batch,
+        optimizer="adam", lr=cfg.lr, weight_decay=0.0, schedule="cosine", ema=cfg.ema, compute=for_training(cfg),
+        seed=cfg.seed,
     )  # fmt: skip
     unet = train(
-        recipe, UNETS[data.image_shape], ddpm_loss(scheduler), data.train, cfg.run_path / "weights",
-        device=cfg.device, progress=progress(cfg.epochs, f"train {recipe.arch}"),
+        recipe, UNETS[data.image_shape], images, cfg.run_path / "weights", device=cfg.device,
+        progress=progress(cfg.epochs, f"train {recipe.arch}"),
     )  # fmt: skip
     return unet, scheduler
 

@@ -5,38 +5,55 @@ from pathlib import Path
 
 from torch import nn
 
-from lib.config import DenoisedSmoothing, NoiseTraining, kit_root
-from lib.datasets import Data
+from lib.config import DenoisedSmoothing, NoiseTraining, RandomizedSmoothing, file_at, kit_root
+from lib.datasets import Data, training_images
 from lib.machine.progress import progress
 from lib.methods.common import for_training
 from lib.models import build_classifier, load_classifier
 from lib.models.pretrained import PREFIXES
 from lib.training import Recipe, train
-from lib.training.objectives import gaussian
+from lib.training.objectives import Gaussian
 
 
 def noise_trained_classifier(cfg: NoiseTraining, data: Data, sigma: float) -> nn.Module:
-    """The base classifier of Cohen et al. 2019: trained on noise of level `sigma`; 0 is ordinary training."""
+    """The base classifier of Cohen et al. 2019: trained on noise of level `sigma`; 0 is ordinary training.
+
+    In notebook 01 it comes from the file that `cfg.classifier` names, if it names one; for sigma = 0 only where there
+    is such a file. ValueError where it must be trained and there are no training images.
+    """
+    file = file_at(cfg.classifier, sigma) if isinstance(cfg, RandomizedSmoothing) and cfg.classifier else None
+    if file and (sigma > 0 or ("{sigma" in cfg.classifier and file.is_file())):
+        return load_classifier(file, data, arch=cfg.arch, normalization=cfg.normalization or None).to(cfg.device)
+    images = training_images(data)
     recipe = Recipe(
-        "gaussian", data.identity, cfg.arch, sigma, epochs=cfg.epochs, batch_size=cfg.train_batch, lr=cfg.lr,
-        schedule=cfg.schedule, augment=cfg.augment, compute=for_training(cfg), seed=cfg.seed,
+        Gaussian(sigma), cfg.arch, epochs=cfg.epochs, batch_size=cfg.train_batch, lr=cfg.lr, schedule=cfg.schedule,
+        augment=cfg.augment, compute=for_training(cfg), seed=cfg.seed,
     )  # fmt: skip
     return train(
-        recipe, lambda: build_classifier(cfg.arch, data), gaussian(sigma), data.train, cfg.run_path / "weights",
-        device=cfg.device, progress=progress(cfg.epochs, f"train {cfg.arch}, sigma = {sigma}"),
+        recipe, lambda: build_classifier(cfg.arch, data), images, cfg.run_path / "weights", device=cfg.device,
+        progress=progress(cfg.epochs, f"train {cfg.arch}, sigma = {sigma}"),
     )  # fmt: skip
 
 
 def clean_classifier(cfg: DenoisedSmoothing, data: Data, name: str = "") -> nn.Module:
     """A classifier that never saw noise: `name`, else what `cfg.classifier` names, else `cfg.arch` trained here.
 
-    A name is that of an architecture to train, a weights file of `cfg.arch` (a relative path starts at the kit's root),
-    or a library's network with its weights: torchvision:resnet50, or torchvision:resnet50@IMAGENET1K_V1 for a set.
+    A name is that of an architecture to train, a weights file (a relative path starts at the kit's root) of `cfg.arch`,
+    or of the architecture that it names itself if it is one of `cfg.surrogates`, or a library's network with its
+    weights: torchvision:resnet50, torchvision:resnet50@IMAGENET1K_V1 for a set, torchvision:resnet50@FILE for a file.
+    `cfg.normalization` says the first layer of a weights file; empty, it is found (lib.models.first_layer).
     """
     name = name or cfg.classifier or cfg.arch
+    normalization, surrogate = getattr(cfg, "normalization", ""), name in getattr(cfg, "surrogates", ())
+    path = kit_root() / Path(name).expanduser()
+    is_file = not name.startswith(PREFIXES) and (bool(Path(name).suffix) or path.is_file())
+    if normalization and not is_file and not surrogate:
+        raise ValueError(f"normalization={normalization!r} is for a weights file, {name!r} has its own: leave it empty")
     if name.startswith(PREFIXES):
         network, _, weights = name.partition("@")
+        weights = str(kit_root() / Path(weights).expanduser()) if Path(weights).suffix else weights
         return load_classifier(network, data, weights=weights or "published").to(cfg.device)
-    if Path(name).suffix:
-        return load_classifier(kit_root() / Path(name).expanduser(), data, arch=cfg.arch).to(cfg.device)
+    if is_file:
+        arch = None if surrogate else cfg.arch
+        return load_classifier(path, data, arch=arch, normalization=normalization or None).to(cfg.device)
     return noise_trained_classifier(replace(cfg, arch=name), data, 0.0)

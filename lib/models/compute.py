@@ -108,6 +108,10 @@ class Computed(nn.Module):
     def extra_repr(self) -> str:
         return self.compute
 
+    def identity(self) -> str:
+        """What of f is in this layer, as `lib.models.identity` asks: the words, not the compiled code."""
+        return self.compute
+
     def forward(self, images: Tensor) -> Tensor:
         batch = self._how.lay_out(_filled_up(images) if self._how.compiles else images)
         if self._call is None:

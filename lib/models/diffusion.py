@@ -9,16 +9,15 @@ sigma in [0, 1] is noise 2 sigma in [-1, 1]. Equating the two gives abar_t = 1 /
 """
 
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import diffusers
 import torch
-import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin, UNet2DModel
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 
+from lib.models.checkpoints import check_finite
 from lib.models.openai_unet import PUBLISHED, check_hash, load_openai_unet
 
 SAMPLERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
@@ -121,10 +120,6 @@ class DiffusionDenoiser(nn.Module):
         self.timesteps = (*kept[:-1], start)  # what the UNet is told, cleanest first
         levels = torch.cat([abar[kept[:-1]], abar.new_tensor([self.scale**2])])
         self.chain = _chain(scheduler, levels, sampler)
-        self.reset(seed)
-
-    def reset(self, seed: int) -> None:
-        """Choose the ancestral noise anew."""
         self.seed = seed
 
     def extra_repr(self) -> str:
@@ -189,25 +184,6 @@ def _chain(scheduler: SchedulerMixin, abar: Tensor, sampler: str) -> DDPMSchedul
     return chain
 
 
-def ddpm_loss(scheduler: SchedulerMixin) -> Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]:
-    """L_simple of Ho et al. 2020, eq. 14: E |eps - eps_theta(x_t, t)|^2 over uniform t and Gaussian eps.
-
-    Returns objective(model, images, labels, generator) -> scalar; images in [0, 1], labels unused, the
-    generator on the images' device. Raises ValueError for a scheduler that does not predict epsilon.
-    """
-    prediction = scheduler.config.get("prediction_type", "epsilon")
-    if prediction != "epsilon":
-        raise ValueError(f"scheduler must predict epsilon to be trained with this loss, got {prediction!r}")
-
-    def objective(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        last = scheduler.config.num_train_timesteps
-        t = torch.randint(last, (len(images),), generator=generator, device=images.device)
-        noise = torch.randn(images.shape, generator=generator, device=images.device)
-        return F.mse_loss(model(scheduler.add_noise(2 * images - 1, noise, t), t).sample, noise)
-
-    return objective
-
-
 def load_diffusion(
     name_or_path: str | Path, folder: str | Path = "checkpoints", sha256: str | None = None
 ) -> tuple[UNet2DModel, SchedulerMixin]:
@@ -256,12 +232,14 @@ def _load_unet(folder: Path) -> UNet2DModel:
     wrong = found["missing_keys"] + found["unexpected_keys"] + found["mismatched_keys"]
     if wrong:  # diffusers fills what is missing with random weights and only logs it
         raise ValueError(f"weights in {str(folder)!r} do not fit its config.json: {wrong[:4]}")
+    check_finite(unet.state_dict(), str(folder))
     return unet
 
 
 def _load_scheduler(folder: Path) -> SchedulerMixin:
     """As the class that its file names: another one would read an unknown schedule as its own defaults."""
-    name = DDPMScheduler.load_config(folder).get("_class_name", "")
-    if not hasattr(diffusers, name):
+    name = DDPMScheduler.load_config(folder).get("_class_name")
+    found = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
         raise ValueError(f"{str(folder)!r} names a scheduler that diffusers does not have: {name!r}")
-    return getattr(diffusers, name).from_pretrained(folder)
+    return found.from_pretrained(folder)

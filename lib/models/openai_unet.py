@@ -20,6 +20,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
 
 from lib.models.checkpoints import read_checkpoint
+from lib.models.fitting import misfits, renamed
 
 # Published name of a layer -> its name in diffusers: in a residual block, in an attention block, at the ends.
 RESNET = {
@@ -168,10 +169,12 @@ def load_openai_unet(
     check_hash(Path(path), sha256)
     with torch.device("meta"):  # no second copy of up to 2.2 GB
         unet = config.build()
-    try:
-        unet.load_state_dict(convert(read_checkpoint(path).state, config), assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not have the layout of {config}: {error}") from error
+    published = renamed(read_checkpoint(path).state, {f"{layer}.weight": None for layer in ENDS})
+    state, expected = convert(published, config), unet.state_dict()
+    problems = misfits(state, expected)
+    if problems:
+        raise ValueError(f"{path} does not have the layout of {config}: {'; '.join(problems)}")
+    unet.load_state_dict(state, assign=True)
     return unet.float().eval(), config.scheduler()
 
 

@@ -5,17 +5,20 @@ Such a network comes with an input contract of its own (size, mean and std, the 
 classifier of the kit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.datasets import Data
-from lib.models.checkpoints import load_weights, read_checkpoint
+from lib.models.checkpoints import check_finite, read_checkpoint
 from lib.models.classifiers import Normalize
+from lib.models.fitting import load_weights
 
 PREFIXES = ("timm:", "torchvision:")
 
@@ -68,16 +71,19 @@ def load_pretrained(
 
     `weights` is a file, and then nothing is downloaded; or "published" for the library's own, or one of
     torchvision's sets by its name ("IMAGENET1K_V1" is what the papers used), which the library downloads.
-    `label_map` says which of the network's classes are the data's: a list of indices; "wnid" where the data's
-    class names are ImageNet's ids (n01440764, …) and the network has ImageNet's 1000 classes; None where both
-    have the same classes in the same order. Raises ValueError where network and data do not fit together.
+    `label_map` says which of the network's classes are the data's: the indices (a list, tuple, array or tensor),
+    entry j for the data's class j; "wnid" where the data's class names are ImageNet's ids (n01440764, …) and the
+    network has ImageNet's 1000 classes; None where both have the same classes in the same order. Raises ValueError
+    where network and data do not fit together, ConnectionError where weights cannot be downloaded.
     """
+    indices = _resolve(label_map, data)
     if Path(weights).suffix:
         network, contract = _create(name, None, data.num_classes if label_map is None else None)
         load_weights(network, read_checkpoint(weights), name)
     else:
         network, contract = _create(name, str(weights), None)
-    return _checked(PretrainedClassifier(network, contract, _resolve(label_map, data)), name, data)
+        check_finite(network.state_dict(), name)
+    return _checked(PretrainedClassifier(network, contract, indices), name, data)
 
 
 def _create(name: str, weights: str | None, num_classes: int | None) -> tuple[nn.Module, InputContract]:
@@ -96,7 +102,8 @@ def _create_timm(model: str, weights: str | None, head: dict) -> tuple[nn.Module
     if weights not in (None, "published"):
         raise ValueError(f"timm's weights are part of the name ('timm:resnet18.a1_in1k'), got weights={weights!r}")
     try:
-        network = timm.create_model(model, pretrained=weights is not None, **head)
+        create = partial(timm.create_model, model, pretrained=weights is not None, **head)
+        network = create() if weights is None else _downloaded(create, f"timm:{model}")
     except RuntimeError as error:
         raise ValueError(f"timm has no model {model!r} or no weights for it: {error}") from error
     config = resolve_model_data_config(network)
@@ -114,18 +121,58 @@ def _create_torchvision(model: str, weights: str | None, head: dict) -> tuple[nn
     if weights not in (None, "published", *names):
         raise ValueError(f"torchvision:{model} has weights {names}, got weights={weights!r}")
     chosen = sets.DEFAULT if weights in (None, "published") else sets[weights]
-    network = models.get_model(model, weights=None if weights is None else chosen, **head)
+    create = partial(models.get_model, model, weights=None if weights is None else chosen, **head)
+    network = create() if weights is None else _downloaded(create, f"torchvision:{model}")
     preset = chosen.transforms()
     return network, InputContract((preset.crop_size[0],) * 2, tuple(preset.mean), tuple(preset.std))
+
+
+def _downloaded(create: Callable[[], nn.Module], name: str) -> nn.Module:
+    """What `create` makes with weights from the network or the local cache."""
+    try:
+        return create()
+    except RuntimeError as error:
+        if "hash" not in str(error):  # torchvision's word for a broken download
+            raise
+        raise _unreachable(name, error) from error
+    except Exception as error:  # urllib, requests, httpx and huggingface_hub have an error each
+        raise _unreachable(name, error) from error
+
+
+def _unreachable(name: str, error: Exception) -> ConnectionError:
+    return ConnectionError(
+        f"the weights of {name} are not in the local cache and could not be downloaded "
+        f"({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no reason given'}). Run this "
+        f"once with a network, or fetch the file elsewhere and pass weights=FILE (in a notebook {name}@FILE)"
+    )
 
 
 def _resolve(label_map: Sequence[int] | str | None, data: Data) -> list[int] | None:
     if label_map is None:
         return None
-    if label_map != "wnid":
-        if isinstance(label_map, str) or len(set(label_map)) != data.num_classes:
-            raise ValueError(f"label_map must be 'wnid' or {data.num_classes} different indices, got {label_map=}")
-        return list(label_map)
+    if isinstance(label_map, str) and label_map == "wnid":
+        return _imagenet_indices(data)
+    indices = _whole_numbers(label_map)
+    if indices is None or len(indices) != data.num_classes or len(set(indices)) != len(indices):
+        raise ValueError(
+            f"label_map must be 'wnid' or a list of {data.num_classes} different whole numbers, entry j the network's "
+            f"index of {data.name}'s class j; got {type(label_map).__name__} {str(label_map)[:120]}"
+        )
+    return indices
+
+
+def _whole_numbers(label_map: object) -> list[int] | None:
+    """A flat list, tuple, range, array or tensor of whole numbers as a list; None for anything else."""
+    if isinstance(label_map, (str, bytes, Mapping, Set)):  # a dict is a map, but whose keys are which classes?
+        return None
+    try:
+        array = np.asarray(label_map.tolist() if isinstance(label_map, Tensor) else label_map)
+    except ValueError:  # lists of unequal lengths
+        return None
+    return array.tolist() if array.ndim == 1 and array.dtype.kind in "iu" else None
+
+
+def _imagenet_indices(data: Data) -> list[int]:
     from timm.data import ImageNetInfo
 
     index = {wnid: i for i, wnid in enumerate(ImageNetInfo().label_names())}

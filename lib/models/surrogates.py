@@ -1,144 +1,184 @@
 """Surrogate classifiers for black-box denoised smoothing (Salman et al. 2020, arXiv 2003.01908).
 
-A denoiser that has only query access to its target learns with these instead.
-
-The fourteen CIFAR-10 names are the paper's. Networks come from torchvision or timm where one of that design
-exists; their stem, made for 224 pixels, is exchanged so that 32 pixels are not halved two or three times
-before the first block. They follow the paper's choice of designs, not the parameter names of its checkpoints.
-Builders take `num_classes` and return random weights.
+A denoiser that has only query access to its target learns with these instead. The fourteen CIFAR-10 networks have the
+layer names of the authors' released files: twelve of kuangliu/pytorch-cifar as it was in early 2020, and the wide
+ResNets of xternalz/WideResNet-pytorch. Builders take `num_classes` and return random weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from lib.models.classifiers import BasicBlock, DigitsCNN, conv3x3
+from lib.models.surrogate_blocks import (
+    ConvBlock,
+    DenseLayer,
+    EfficientBlock,
+    Inception,
+    PreActBlock,
+    ShuffleBlock,
+    ShuffleDown,
+    biased,
+    conv,
+    inverted,
+    named,
+)
 
 
-class WideBlock(nn.Module):
-    """BN-ReLU-conv twice, and a shortcut (Zagoruyko & Komodakis 2016, Figure 1c, without dropout)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = conv3x3(inputs, outputs, stride)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.conv2 = conv3x3(outputs, outputs)
-        projection = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
-        self.shortcut = None if inputs == outputs else projection
-
-    def forward(self, x: Tensor) -> Tensor:
-        activated = F.relu(self.bn1(x))
-        out = self.conv2(F.relu(self.bn2(self.conv1(activated))))
-        return out + (x if self.shortcut is None else self.shortcut(activated))
+def _stack(block: Callable[..., nn.Module], inputs: int, outputs: int, count: int, stride: int) -> nn.Sequential:
+    """`count` blocks, the first of which changes the width and halves the image if `stride` is 2."""
+    rest = (block(outputs, outputs, 1) for _ in range(count - 1))
+    return nn.Sequential(block(inputs, outputs, stride), *rest)
 
 
-class WideResNet(nn.Module):
-    """WRN-depth-widen for 32x32 images (Zagoruyko & Komodakis 2016), depth = 6 n + 4; in neither library."""
-
-    def __init__(self, depth: int, widen: int, num_classes: int = 10) -> None:
-        super().__init__()
-        if depth < 10 or (depth - 4) % 6 != 0:
-            raise ValueError(f"depth must be 6 n + 4 with n >= 1 (28, 40), got depth={depth}")
-        blocks = (depth - 4) // 6
-        layers, inputs = [conv3x3(3, 16)], 16
-        for outputs, stride in ((16 * widen, 1), (32 * widen, 2), (64 * widen, 2)):
-            layers.append(WideBlock(inputs, outputs, stride))
-            layers.extend(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1))
-            inputs = outputs
-        self.features = nn.Sequential(*layers, nn.BatchNorm2d(inputs), nn.ReLU(inplace=True))
-        self.fc = nn.Linear(inputs, num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.features(images).mean(dim=(2, 3)))
+def _chain(head: str, width: int, num_classes: int, **layers: nn.Module) -> nn.Sequential:
+    """`layers` one after another, the mean over pixels, and a linear layer called `head`."""
+    end = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), head: nn.Linear(width, num_classes)}
+    return named(**layers, **end)
 
 
-def _torchvision(name: str, num_classes: int, **options) -> nn.Module:
-    from torchvision import models
+def wide_resnet(depth: int, widen: int, num_classes: int = 10) -> nn.Module:
+    """WRN-depth-widen (Zagoruyko & Komodakis 2016), depth = 6 n + 4."""
+    if depth < 10 or (depth - 4) % 6 != 0:
+        raise ValueError(f"depth must be 6 n + 4 with n >= 1 (28, 40), got depth={depth}")
 
-    return models.get_model(name, weights=None, num_classes=num_classes, **options)
+    def block(inputs: int, outputs: int, stride: int) -> PreActBlock:
+        return PreActBlock(inputs, outputs, stride, wide=True)
 
-
-def _timm(name: str, num_classes: int) -> nn.Module:
-    import timm
-
-    return timm.create_model(name, num_classes=num_classes)
+    layers, inputs = {"conv1": conv3x3(3, 16)}, 16
+    for stage, width in enumerate((16 * widen, 32 * widen, 64 * widen), 1):
+        layers[f"block{stage}"] = named(layer=_stack(block, inputs, width, (depth - 4) // 6, min(stage, 2)))
+        inputs = width
+    return _chain("fc", inputs, num_classes, **layers, bn1=nn.BatchNorm2d(inputs))
 
 
 def _vgg(configuration: str, num_classes: int) -> nn.Module:
     from torchvision.models.vgg import cfgs, make_layers
 
     # Convolutions only: five poolings leave 1x1 of 32x32, no work for VGG's head of 120 million weights.
-    features = make_layers(cfgs[configuration], batch_norm=True)
-    return nn.Sequential(features, nn.Flatten(), nn.Linear(512, num_classes))
+    return _chain("classifier", 512, num_classes, features=make_layers(cfgs[configuration], batch_norm=True))
+
+
+def _basic(inputs: int, outputs: int, stride: int) -> ConvBlock:
+    return ConvBlock((conv3x3(inputs, outputs, stride), conv3x3(outputs, outputs)), "always")
+
+
+def _four_stages(block: Callable[..., nn.Module]) -> dict[str, nn.Module]:
+    widths = (64, 64, 128, 256, 512)
+    return {f"layer{i}": _stack(block, widths[i - 1], widths[i], 2, min(i, 2)) for i in range(1, 5)}
 
 
 def _resnet18(num_classes: int) -> nn.Module:
-    network = _torchvision("resnet18", num_classes)
-    network.conv1, network.maxpool = conv3x3(3, 64), nn.Identity()
-    return network
+    stem = {"conv1": conv3x3(3, 64), "bn1": nn.BatchNorm2d(64)}
+    return _chain("linear", 512, num_classes, **stem, **_four_stages(_basic))
 
 
 def _preact_resnet18(num_classes: int) -> nn.Module:
-    network = _timm("resnetv2_18", num_classes)
-    network.stem = conv3x3(3, 64)
-    return network
+    return _chain("linear", 512, num_classes, conv1=conv3x3(3, 64), **_four_stages(PreActBlock))
 
 
 def _senet18(num_classes: int) -> nn.Module:
-    network = _timm("seresnet18", num_classes)
-    network.conv1, network.maxpool = conv3x3(3, 64), nn.Identity()
-    return network
+    stem = {"conv1": conv3x3(3, 64), "bn1": nn.BatchNorm2d(64)}
+    stages = _four_stages(lambda inputs, outputs, stride: PreActBlock(inputs, outputs, stride, squeeze=True))
+    return _chain("linear", 512, num_classes, **stem, **stages)
 
 
 def _resnext29(num_classes: int) -> nn.Module:
-    from timm.models.resnet import Bottleneck, ResNet
+    """2 groups of 64 channels, doubled at each of three stages; a block leaves twice its inner width."""
 
-    shape = {"layers": (3, 3, 3), "channels": (64, 128, 256), "cardinality": 2, "base_width": 64}
-    network = ResNet(Bottleneck, num_classes=num_classes, **shape)
-    network.conv1, network.maxpool = conv3x3(3, 64), nn.Identity()
-    network.layer4 = nn.Identity()  # three stages on 32 pixels; timm's forward asks for a fourth
-    return network
+    def block(inputs: int, outputs: int, stride: int) -> ConvBlock:
+        width = outputs // 2
+        grouped = conv(width, width, 3, stride, groups=2)
+        return ConvBlock((conv(inputs, width, 1), grouped, conv(width, outputs, 1)), "always")
+
+    widths = (64, 256, 512, 1024)
+    stages = {f"layer{i}": _stack(block, widths[i - 1], widths[i], 3, min(i, 2)) for i in range(1, 4)}
+    return _chain("linear", 1024, num_classes, conv1=conv(3, 64, 1), bn1=nn.BatchNorm2d(64), **stages)
 
 
 def _mobilenet(num_classes: int) -> nn.Module:
-    network = _timm("mobilenetv1_100", num_classes)
-    network.conv_stem.stride = (1, 1)
-    return network
+    widths, blocks = (32, 64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024), []
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
+        depthwise = conv(inputs, inputs, 3, 2 if i in (1, 3, 5, 11) else 1, groups=inputs)
+        norms = nn.BatchNorm2d(inputs), nn.BatchNorm2d(outputs)
+        blocks.append(named(conv1=depthwise, bn1=norms[0], conv2=conv(inputs, outputs, 1), bn2=norms[1]))
+    stem = {"conv1": conv3x3(3, 32), "bn1": nn.BatchNorm2d(32)}
+    return _chain("linear", 1024, num_classes, **stem, layers=nn.Sequential(*blocks))
+
+
+def _expanding(block: Callable[..., nn.Module], stages: Sequence[tuple[int, int, int, int]]) -> dict[str, nn.Module]:
+    """The stem, and `layers`: (expansion, outputs, blocks, stride of the first) for each stage."""
+    blocks, inputs = [], 32
+    for expansion, outputs, count, stride in stages:
+        for i in range(count):
+            blocks.append(block(inputs, outputs, expansion, 1 if i else stride))
+            inputs = outputs
+    return {"conv1": conv3x3(3, 32), "bn1": nn.BatchNorm2d(32), "layers": nn.Sequential(*blocks)}
 
 
 def _mobilenet_v2(num_classes: int) -> nn.Module:
-    # Expansion, channels, blocks, stride of Sandler et al. (2018, Table 2), the second stage with stride 1.
-    stages = [[1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2]]
-    stages += [[6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]]
-    network = _torchvision("mobilenet_v2", num_classes, inverted_residual_setting=stages)
-    network.features[0][0].stride = (1, 1)
-    return network
-
-
-def _shufflenet_v2(num_classes: int) -> nn.Module:
-    network = _torchvision("shufflenet_v2_x1_0", num_classes)
-    network.conv1[0].stride, network.maxpool = (1, 1), nn.Identity()
-    return network
+    # Sandler et al. (2018, Table 2), the second stage with stride 1.
+    stages = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    body = _expanding(lambda *shape: ConvBlock(inverted(*shape), "stride 1"), stages)
+    return _chain("linear", 1280, num_classes, **body, conv2=conv(320, 1280, 1), bn2=nn.BatchNorm2d(1280))
 
 
 def _efficientnet_b0(num_classes: int) -> nn.Module:
-    network = _torchvision("efficientnet_b0", num_classes)
-    network.features[0][0].stride = (1, 1)
-    return network
+    # Tan & Le (2019, Table 1), with other strides and 3x3 kernels throughout.
+    stages = (
+        (1, 16, 1, 2),
+        (6, 24, 2, 1),
+        (6, 40, 2, 2),
+        (6, 80, 3, 2),
+        (6, 112, 3, 1),
+        (6, 192, 4, 2),
+        (6, 320, 1, 2),
+    )
+    return _chain("linear", 320, num_classes, **_expanding(EfficientBlock, stages))
+
+
+def _shufflenet_v2(num_classes: int) -> nn.Module:
+    widths, counts = (24, 116, 232, 464), (3, 7, 3)
+    stages = {
+        f"layer{i}": nn.Sequential(ShuffleDown(widths[i - 1], widths[i]), *(ShuffleBlock(widths[i]) for _ in range(n)))
+        for i, n in enumerate(counts, 1)
+    }
+    layers = {"conv1": conv3x3(3, 24), "bn1": nn.BatchNorm2d(24), **stages}
+    return _chain("linear", 1024, num_classes, **layers, conv2=conv(464, 1024, 1), bn2=nn.BatchNorm2d(1024))
 
 
 def _googlenet(num_classes: int) -> nn.Module:
-    network = _torchvision("googlenet", num_classes, aux_logits=False, init_weights=True)
-    network.conv1.conv, network.maxpool1, network.maxpool2 = conv3x3(3, 64), nn.Identity(), nn.Identity()
-    return network
+    def pool() -> nn.Module:
+        return nn.MaxPool2d(3, stride=2, padding=1)
+
+    return _chain(
+        "linear", 1024, num_classes,
+        pre_layers=nn.Sequential(*biased(3, 192, 3)),
+        a3=Inception(192, 64, (96, 128), (16, 32), 32),
+        b3=Inception(256, 128, (128, 192), (32, 96), 64),
+        pool3=pool(),
+        a4=Inception(480, 192, (96, 208), (16, 48), 64),
+        b4=Inception(512, 160, (112, 224), (24, 64), 64),
+        c4=Inception(512, 128, (128, 256), (24, 64), 64),
+        d4=Inception(512, 112, (144, 288), (32, 64), 64),
+        e4=Inception(528, 256, (160, 320), (32, 128), 128),
+        pool4=pool(),
+        a5=Inception(832, 256, (160, 320), (32, 128), 128),
+        b5=Inception(832, 384, (192, 384), (48, 128), 128),
+    )  # fmt: skip
 
 
 def _densenet121(num_classes: int) -> nn.Module:
-    network = _torchvision("densenet121", num_classes)
-    network.features.conv0, network.features.pool0 = conv3x3(3, 64), nn.Identity()
-    return network
+    layers, width, growth = {"conv1": conv3x3(3, 64)}, 64, 32
+    for stage, count in enumerate((6, 12, 24, 16), 1):
+        layers[f"dense{stage}"] = nn.Sequential(*(DenseLayer(width + i * growth, growth) for i in range(count)))
+        width += count * growth
+        if stage < 4:  # half the channels and half the image between stages
+            narrow = conv(width, width // 2, 1)
+            layers[f"trans{stage}"] = named(bn=nn.BatchNorm2d(width), conv=narrow, pool=nn.AvgPool2d(2))
+            width //= 2
+    return _chain("linear", width, num_classes, **layers, bn=nn.BatchNorm2d(width))
 
 
 def _digits_mlp(num_classes: int) -> nn.Module:
@@ -153,8 +193,8 @@ def _digits_resnet(num_classes: int) -> nn.Module:
 
 
 CIFAR_SURROGATES: dict[str, Callable[[int], nn.Module]] = {
-    "WRN-28-10": lambda k: WideResNet(28, 10, k),
-    "WRN-40-10": lambda k: WideResNet(40, 10, k),
+    "WRN-28-10": lambda k: wide_resnet(28, 10, k),
+    "WRN-40-10": lambda k: wide_resnet(40, 10, k),
     "VGG16": lambda k: _vgg("D", k),
     "VGG19": lambda k: _vgg("E", k),
     "ResNet18": _resnet18,

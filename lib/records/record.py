@@ -9,6 +9,7 @@ again at another alpha.
 import json
 import os
 from collections.abc import Iterable, Mapping
+from io import FileIO
 from itertools import zip_longest
 from math import fsum
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lib.machine.files import atomic_write, named_error, partial_path
+from lib.records.probe import Probe, difference
+from lib.records.recount import wrong_radius
 from lib.records.row import HEADER, Row, read_rows
 
 
@@ -23,28 +26,31 @@ class Record:
     """A certification log: new, resumed, or already complete.
 
     `path`: the final name, ending in .tsv. `parameters`: whatever defines the numbers, as JSON values;
-    nothing about this machine, this moment or this shard. `ids`: the image indices in the order in which the
-    rows will come. Rows that an earlier process left under the same name are taken up: `done` lists their
-    images, `todo` the others.
+    nothing about this machine or this moment. `images`: image index -> 16 hex digits of its pixels and label, in the
+    order in which the rows will come. `probe`: f's answers to the probe (`lib.records.probe`). Rows that an earlier
+    process left under the same name are taken up: `done` lists their images, `todo` the others.
 
-        with Record("runs/digits/sigma_0.25.tsv", parameters, ids) as record:
+        with Record("runs/digits/sigma_0.25.tsv", parameters, images, probe) as record:
             for batch in batches_of(record.todo):
                 record.append(rows_of(batch))
             record.finish(environment)
 
-    ValueError where the files on disk were made with other parameters, hold a corrupt row or other images.
+    ValueError where the files on disk were made with other parameters or by another f, hold a corrupt row, a radius
+    that does not follow from its counts, or other images.
     RuntimeError where another process is writing the same record.
     """
 
-    def __init__(self, path: str | Path, parameters: Mapping[str, object], ids: Iterable[int]) -> None:
-        self.path, self.ids, self.done = _checked_path(path), [int(i) for i in ids], []
+    def __init__(
+        self, path: str | Path, parameters: Mapping[str, object], images: Mapping[int, str], probe: Probe
+    ) -> None:
+        self.path, self.images, self.ids = _checked_path(path), dict(images), list(images)
+        self.done: list[int] = []
         self.parameters = json.loads(_to_json(parameters))  # as they come back from disk: tuples become lists
+        self.probe = probe
         self._partial = partial_path(self.path)
         self._partial_manifest = partial_path(self.path.with_suffix(".json"))
         self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
-        self._file = None
-        if len(set(self.ids)) < len(self.ids):
-            raise ValueError(f"ids must not repeat an image; got {self.ids}")
+        self._file: FileIO | None = None
         try:
             self._open()
         except BaseException:
@@ -69,6 +75,7 @@ class Record:
             raise ValueError(f"rows {got} cannot be appended: {self.path} is complete or closed")
         if got != expected:
             raise ValueError(f"rows must follow the order of ids: expected images {expected}, got {got}")
+        self._check_images(rows, "rows")
         self._write("".join(row.line() for row in rows))
         self.done += got
 
@@ -82,7 +89,7 @@ class Record:
         if self.todo or self._file is None:
             raise ValueError(f"{self.path} cannot be finished: it is closed or lacks images {self.todo[:5]}")
         seconds = fsum(row.time for row in read_rows(self._partial)[0])
-        facts = {"parameters": self.parameters, "environment": environment, "seconds": round(seconds, 3)}
+        facts = self._manifest() | {"environment": environment, "seconds": round(seconds, 3)}
         atomic_write(self.path.with_suffix(".json"), _to_json(facts))  # first: no finished log lacks it
         self._file.close()
         os.replace(self._partial, self.path)
@@ -111,7 +118,7 @@ class Record:
         if not self.complete:  # asked again: its writer may have finished while we took the lock
             self._resume()
             return
-        self._check_parameters(self.path.with_suffix(".json"))
+        self._check_manifest(self.path.with_suffix(".json"))
         self._take_rows(self.path)
         if self.todo:
             raise ValueError(f"{self.path} is complete without images {self.todo[:5]} of ids")
@@ -119,9 +126,9 @@ class Record:
 
     def _resume(self) -> None:
         if self._partial_manifest.exists() or self._partial.exists():
-            self._check_parameters(self._partial_manifest)
+            self._check_manifest(self._partial_manifest)
         else:
-            atomic_write(self._partial_manifest, _to_json({"parameters": self.parameters}))
+            atomic_write(self._partial_manifest, _to_json(self._manifest()))
         self._partial.touch()
         os.truncate(self._partial, self._take_rows(self._partial))
         self._file = self._partial.open("ab", buffering=0)  # nothing is left to be written when it is closed
@@ -129,6 +136,7 @@ class Record:
             self._write(HEADER)
 
     def _write(self, text: str) -> None:
+        assert self._file is not None, "the callers have opened it"
         data = memoryview(text.encode())
         try:
             while data:
@@ -145,11 +153,18 @@ class Record:
             advice = "wait for it, or choose another path"
             raise RuntimeError(f"{self.path} is being written by another process; {advice}") from None
 
-    def _check_parameters(self, manifest: Path) -> None:
-        differences = _differences(_read_manifest(manifest)["parameters"], self.parameters)
-        if differences:
+    def _manifest(self) -> dict[str, object]:
+        return {"parameters": self.parameters, "probe": self.probe}
+
+    def _check_manifest(self, path: Path) -> None:
+        manifest = _read_manifest(path)
+        different = _differences(manifest["parameters"], self.parameters)
+        found = (
+            f"was made with other parameters: {different}" if different else difference(manifest["probe"], self.probe)
+        )
+        if found:
             advice = f"Choose another path than {self.path}, or delete it and its manifest to make it anew"
-            raise ValueError(f"{manifest} was made with other parameters: {differences}. {advice}")
+            raise ValueError(f"{path}: {found}. {advice}")
 
     def _take_rows(self, path: Path) -> int:
         """Learn which images are done; returns how many bytes of the file are whole lines."""
@@ -158,7 +173,50 @@ class Record:
         for number, (got, expected) in enumerate(zip_longest(self.done, self.ids[: len(rows)]), start=2):
             if got != expected:
                 raise ValueError(f"{path}, line {number}: image {got} where ids has {expected}")
+        self._check_images(rows, str(path))
+        wrong = wrong_radius(rows)
+        if wrong:
+            number = rows.index(wrong) + 2
+            raise ValueError(
+                f"{path}, line {number}: radius {wrong.radius} does not follow from its counts; got {wrong}"
+            )
         return size
+
+    def _check_images(self, rows: Iterable[Row], where: str) -> None:
+        for row in rows:
+            if row.image != self.images[row.idx]:
+                raise ValueError(
+                    f"{where}: image {row.idx} had other pixels or another label (image {row.image}, now "
+                    f"{self.images[row.idx]}); choose another path"
+                )
+
+
+def rows_elsewhere(
+    path: Path, parameters: Mapping[str, object], images: Mapping[int, str], probe: Probe
+) -> dict[int, Row]:
+    """Rows of `images` in the other records of the same name beside `path`, finished or not, that are the same run.
+
+    Same parameters, same pixels and labels, same answers of f to the probe: a run with more images takes them up.
+    """
+    name, mine = path.stem.rpartition("-")[0], json.loads(_to_json(parameters))
+    found: dict[int, Row] = {}
+    for log in [*path.parent.glob(f"{name}-????????.tsv"), *path.parent.glob(f"{name}-????????.tsv.partial")]:
+        try:
+            manifest = _read_manifest(_manifest_of(log))
+            if log.name.startswith(path.name) or manifest["parameters"] != mine or difference(manifest["probe"], probe):
+                continue
+            rows = read_rows(log)[0]
+            same = {row.idx: row for row in rows if images.get(row.idx) == row.image}
+            found |= same if wrong_radius(same.values()) is None else {}
+        except (ValueError, OSError):  # damaged, or gone meanwhile: nothing to take from it
+            continue
+    return found
+
+
+def _manifest_of(log: Path) -> Path:
+    partial = log.suffix == ".partial"
+    manifest = (log.with_suffix("") if partial else log).with_suffix(".json")
+    return partial_path(manifest) if partial else manifest
 
 
 def _checked_path(path: str | Path) -> Path:
@@ -172,8 +230,9 @@ def _read_manifest(path: Path) -> dict:
         advice = "nobody knows which parameters made the rows beside it: delete them, or choose another path"
         raise ValueError(f"{path} is missing; {advice}")
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        manifest = json.loads(path.read_text())
+        return {"parameters": manifest["parameters"], "probe": manifest.get("probe")}
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}; delete it and its record, or choose another path") from None
 
 

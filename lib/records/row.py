@@ -1,13 +1,15 @@
 """One row of the certification log: what it holds, and how it stands in the file."""
 
+import re
 from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
+from typing import get_type_hints
 
 from lib.bounds import ABSTAIN, round_down
 
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time",  # what the papers' analysis code reads
-           "n0", "n", "n_a", "n_b", "sigma", "alpha", "seed", "selected")  # fmt: skip
+           "n0", "n", "n_a", "n_b", "sigma", "alpha", "seed", "selected", "noise", "bound", "image")  # fmt: skip
 HEADER = "\t".join(COLUMNS) + "\n"
 
 
@@ -18,7 +20,7 @@ class Row:
     idx: int
     label: int
     predict: int  # ABSTAIN where nothing is certified
-    radius: float  # l2, in pixel units of [0, 1]; 0 where nothing is certified
+    radius: float  # in pixel units of [0, 1], l2 for Gaussian noise; 0 where nothing is certified
     time: float  # seconds
     n0: int
     n: int
@@ -28,6 +30,9 @@ class Row:
     alpha: float
     seed: int
     selected: int  # the class that the n0 samples chose: `predict`, or what it would have been at a larger alpha
+    noise: str  # by its name in lib.sampling, such as gaussian
+    bound: str  # by its name in lib.bounds, such as clopper-pearson: with it the counts give the radius
+    image: str  # 16 hex digits of the SHA-256 of pixels and label, so that the row belongs to no other image
 
     def __post_init__(self) -> None:
         """ValueError for what no certificate can hold."""
@@ -37,15 +42,17 @@ class Row:
             raise ValueError(f"predict must be selected or {ABSTAIN}; got {self}")
         if min(self.n_a, self.n_b) < 0 or self.n_a + self.n_b > self.n:
             raise ValueError(f"n_a and n_b must be counts out of n; got {self}")
+        if self.label < 0 or not re.fullmatch("[0-9a-f]{16}", self.image):
+            raise ValueError(f"label must be a class, image 16 hex digits; got {self}")
 
     @property
     def correct(self) -> bool:
         """Whether the smoothed classifier answered with the label."""
-        return self.predict == self.label
+        return self.predict == self.label and self.predict != ABSTAIN
 
     def line(self) -> str:
         """The row as it stands in the file; the radius has 6 decimals and is rounded down, never up."""
-        cells = {field.name: field.type(getattr(self, field.name)) for field in fields(self)}
+        cells = {field.name: getattr(self, field.name) for field in fields(self)}
         cells |= {"radius": f"{round_down(self.radius, 6):.6f}", "time": f"{self.time:.3f}"}
         return "\t".join(str(cells.get(name, int(self.correct))) for name in COLUMNS) + "\n"
 
@@ -53,10 +60,13 @@ class Row:
     def parse(cls, line: str) -> "Row":
         """The row that `line`, without its newline, is; ValueError unless `Row.line` would write it so."""
         cells = dict(zip(COLUMNS, line.split("\t"), strict=True))
-        row = cls(**{field.name: field.type(cells[field.name]) for field in fields(cls)})
+        row = cls(**{name: kind(cells[name]) for name, kind in _KINDS.items()})
         if row.line() != line + "\n":
             raise ValueError(f"its values are written {row.line()!r}")
         return row
+
+
+_KINDS = get_type_hints(Row)  # field -> int, float or str
 
 
 def read_rows(path: Path) -> tuple[list[Row], int]:

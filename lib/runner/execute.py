@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -101,7 +102,8 @@ class Cells:
 
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total = name, total
-        self.index, self.cell, self.reported = 0, None, float("-inf")
+        self.index, self.reported = 0, float("-inf")
+        self.cell: nbformat.NotebookNode | None = None
 
     def start(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
         """Called by nbclient at the start of each cell."""
@@ -111,7 +113,7 @@ class Cells:
             print(f"{self.name}: cell {self.index}/{self.total}", flush=True)
 
     def failure(self, error: BaseException | None) -> str:
-        """Which cell failed and why, with the head of its source.
+        """Which cell failed and why, with the head of its source and the line that raised.
 
         `error` is what papermill raised: None after `sys.exit(0)`, which it takes for success.
         """
@@ -123,8 +125,23 @@ class Cells:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if self.cell is None:
             return f"{self.name}: did not start: {reason}"
-        head = "\n".join(f"    {line}" for line in self.cell.source.splitlines()[:8])
-        return f"{self.name}: failed in cell {self.index}/{self.total}: {reason}\n{head}"
+        line = failing_line(error.traceback, error.exec_count) if isinstance(error, PapermillExecutionError) else 0
+        return f"{self.name}: failed in cell {self.index}/{self.total}: {reason}\n{excerpt(self.cell.source, line)}"
+
+
+def failing_line(traceback: Sequence[str], cell: int) -> int:
+    """The last line of the cell with the execution count `cell` in IPython's traceback, from 1; 0 where it has none."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(traceback))
+    found = re.findall(rf"^\s*Cell In ?\[{cell}\], line (\d+)", text, re.MULTILINE)
+    return int(found[-1]) if found else 0
+
+
+def excerpt(source: str, line: int, head: int = 8) -> str:
+    """The head of a cell, and its line `line` (0: none) marked by >, also where it lies further down."""
+    lines = source.splitlines()
+    shown = [i for i in range(1, len(lines) + 1) if i <= head or i == line]
+    gap = "    ...\n" if line > head + 1 else ""
+    return "\n".join(f"{gap if i > head else ''}{'  > ' if i == line else '    '}{lines[i - 1]}" for i in shown)
 
 
 def write_manifest(job: Job, inputs: str, started: datetime) -> None:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lib.config.fields import refuse_unknown
+from lib.config.fields import refuse_unknown, short
+from lib.config.strict_yaml import read_yaml
 from lib.runner.execute import NotebookFailed, run
-from lib.runner.jobs import Job, check_kernel, inputs_hash, notebook_path, plan_one
+from lib.runner.jobs import Job, check_job, check_kernel, inputs_hash, notebook_path, plan_one
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,17 @@ class Grid:
     def __post_init__(self) -> None:
         for name, kind in {"profile": str, "notebooks": list, "parameters": dict, "grid": dict}.items():
             if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name} = {getattr(self, name)!r}: {kind.__name__} expected")
+                raise ValueError(f"{name} = {short(getattr(self, name))}: {kind.__name__} expected")
         for name, values in self.grid.items():
             if not isinstance(values, list) or not values or name in self.parameters:
-                raise ValueError(f"grid: {name} = {values!r}: a list expected, of what is not set in parameters")
+                raise ValueError(f"grid: {name} = {short(values)}: a list expected, of what is not set in parameters")
         if "run_dir" in self.parameters.keys() | self.grid.keys():
             raise ValueError("run_dir is not for a grid to set: each point has its own folder")
 
     @classmethod
     def read(cls, path: str | Path) -> "Grid":
         """The grid in a YAML file. FileNotFoundError where there is none."""
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
         expected = [item.name for item in fields(cls)[1:]]
         if not isinstance(content, dict) or not {"profile", "notebooks"} <= content.keys():
             raise ValueError(f"{path}: expected the sections {', '.join(expected)}; the first two are needed")
@@ -76,6 +72,7 @@ class Grid:
     def _point(self, notebook: Path, varied: dict[str, Any]) -> Point:
         values = self.parameters | varied | {"run_dir": self.run_dir}
         job = plan_one(notebook, self.profile, point=values)
+        check_job(job)
         run_dir = f"{self.run_dir}/{inputs_hash(job)[:8]}"
         return Point(replace(job, config=replace(job.config, run_dir=run_dir)), varied)
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from lib.config import NOTEBOOKS, Common, field_names, load_profile, parse
 from lib.config.fields import refuse_unknown
 from lib.machine.provenance import PROJECT_ROOT
+from lib.runner.inputs import check_inputs, fingerprint
 
 OUTPUT_FOLDERS = ("figures", "tables", "records")
 
@@ -64,13 +66,31 @@ class Job:
 def plan(names: Sequence[str], profile: str, settings: Sequence[tuple[str, str]]) -> list[Job]:
     """A checked job for each notebook. ValueError or FileNotFoundError for the first that is wrong."""
     check_kernel()
-    return [plan_one(notebook_path(name), profile, settings) for name in names]
+    for name, count in Counter(name for name, _ in settings).items():
+        if count > 1:
+            texts = [text for key, text in settings if key == name]
+            raise ValueError(f"-p {name} is there {count} times, with {', '.join(texts)}: keep one")
+    jobs = [plan_one(notebook_path(name), profile, settings) for name in names]
+    for job in jobs:
+        check_job(job)
+    return jobs
+
+
+def check_job(job: Job) -> None:
+    """ValueError or FileNotFoundError where something that the job reads is not there, or its folder can't be one."""
+    try:
+        check_inputs(job.config)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{job.name}: {error}") from error
 
 
 def plan_one(
     notebook: Path, profile: str, settings: Sequence[tuple[str, str]] = (), point: Mapping[str, Any] | None = None
 ) -> Job:
-    """One job: the profile's values, then a sweep's, then the command line's, checked by the notebook's dataclass."""
+    """One job: the profile's values, then a sweep's, then the command line's, checked by the notebook's dataclass.
+
+    What it reads from the disk is not looked for: `check_job` does that.
+    """
     refuse_unknown([notebook.stem], NOTEBOOKS, "notebook")
     kind = NOTEBOOKS[notebook.stem]
     try:
@@ -131,18 +151,20 @@ def overrides(job: Job) -> dict[str, Any]:
 
 
 def inputs_hash(job: Job) -> str:
-    """SHA-256 of what a run depends on: parameters, source of the notebook (no outputs) and of lib."""
+    """SHA-256 of what a run depends on: parameters, source of the notebook (no outputs) and of lib, files, versions."""
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(job.notebook, as_version=4).cells]
+    source = "\n".join(text for kind, text in cells if kind == "code")
     files = sorted((PROJECT_ROOT / "lib").rglob("*.py"))
     code = [(path.relative_to(PROJECT_ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in files]
-    return hashlib.sha256(json.dumps([job.parameters, cells, code], sort_keys=True).encode()).hexdigest()
+    read = fingerprint(job.config, source)
+    return hashlib.sha256(json.dumps([job.parameters, cells, code, read], sort_keys=True).encode()).hexdigest()
 
 
 def up_to_date(job: Job) -> bool:
     """Whether a finished run of the same inputs is there, with every file that it wrote."""
     try:
         manifest = json.loads(job.file(".json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        inputs, outputs = manifest["inputs"], [job.folder / name for name in manifest["outputs"]]
+    except (OSError, ValueError, KeyError, TypeError):  # no manifest, or one that another hand has changed
         return False
-    files = [job.file(".ipynb"), *(job.folder / name for name in manifest["outputs"])]
-    return manifest["inputs"] == inputs_hash(job) and all(path.is_file() for path in files)
+    return inputs == inputs_hash(job) and all(path.is_file() for path in [job.file(".ipynb"), *outputs])

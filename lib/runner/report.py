@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,15 +13,13 @@ from matplotlib.figure import Figure
 from lib import figures, tables
 from lib.records import read_log
 from lib.runner.execute import shown
-
-if TYPE_CHECKING:
-    from lib.runner.grid import Point
+from lib.runner.grid import Point
 
 RADII = np.arange(0, 2.5, 0.25)  # of the papers' tables
-Logs = list[tuple["Point", str, pd.DataFrame]]  # point, name of the record, log
+Logs = list[tuple[Point, str, pd.DataFrame]]  # point, name of the record, log
 
 
-def finished_logs(points: Sequence["Point"]) -> Logs:
+def finished_logs(points: Sequence[Point]) -> Logs:
     """The records that the points have made."""
     paths = [(point, path) for point in points for path in sorted((point.job.folder / "records").glob("*.tsv"))]
     return [(point, path.stem.rpartition("-")[0], read_log(path)) for point, path in paths]
@@ -31,9 +29,9 @@ def table(logs: Logs) -> pd.DataFrame:
     """A row a record: how many images and samples it has, its point, certified accuracy at the papers' radii, ACR."""
     rows = []
     for point, record, log in logs:
-        accuracy = dict(zip(map("{:g}".format, RADII), tables.certified_accuracy(log, RADII)))
+        accuracy: dict[str, Any] = dict(zip(map("{:g}".format, RADII), tables.certified_accuracy(log, RADII)))
         varied = {name: str(value) if isinstance(value, list) else value for name, value in point.varied.items()}
-        names = {"notebook": point.job.name, "run": point.job.folder.name, "record": record}
+        names: dict[str, Any] = {"notebook": point.job.name, "run": point.job.folder.name, "record": record}
         names |= {"rows": len(log), "samples": int(log["n"].max())}
         rows.append(names | varied | accuracy | {"ACR": tables.average_certified_radius(log)})
     result = pd.DataFrame(rows)
@@ -42,26 +40,24 @@ def table(logs: Logs) -> pd.DataFrame:
 
 def figure(logs: Logs) -> Figure:
     """Certified accuracy against radius: a panel for each record of a notebook, a curve for each point that made it."""
-    panels: dict[str, Logs] = {}
+    panels: dict[str, dict[str, pd.DataFrame]] = {}
     for point, record, log in logs:
-        panels.setdefault(f"{point.job.name}\n{record}, {len(log)} images", []).append((point, record, log))
-    radii = np.linspace(0, 1.05 * max(1e-6, *(log["radius"].max() for *_, log in logs)), 400)
+        curves = panels.setdefault(f"{point.job.name}\n{record}, {len(log)} images", {})
+        curves[point.setting + f" ({len(curves) + 1})" * (point.setting in curves)] = log
+    furthest = max(float(log["radius"].max()) for *_, log in logs)
     rows, columns = -(-len(panels) // 3), min(len(panels), 3)
     with mpl.rc_context(figures.STYLE):
         result = Figure((4.6 * columns + 1, 4.2 * rows), layout="constrained")
         FigureCanvasAgg(result)
-        for place, title in enumerate(panels, start=1):
-            axes = result.add_subplot(rows, columns, place, title=title, xlabel="l2 radius", ylim=(0, 1.02))
-            for i, (point, _, log) in enumerate(panels[title]):
-                # 49 pairs of colour and line style before one comes again
-                style = {"color": figures.PALETTE[i % 7], "linestyle": figures.LINE_STYLES[(i + i // 7) % 7]}
-                axes.plot(radii, tables.certified_accuracy(log, radii), label=point.setting, **style)
+        for place, (title, curves) in enumerate(panels.items(), start=1):
+            axes = result.add_subplot(rows, columns, place, xlabel="l2 radius")
+            figures.accuracy_curves(curves, title, axes, furthest)
             axes.legend(fontsize="small")
         result.supylabel("certified accuracy")
     return result
 
 
-def publish(points: Sequence["Point"], folder: Path, name: str) -> None:
+def publish(points: Sequence[Point], folder: Path, name: str) -> None:
     """Write the table and the figure over all records of the points that are complete."""
     logs = finished_logs(points)
     if not logs:

@@ -6,13 +6,16 @@ between batch shapes, the noise does not.
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from lib.sampling.grid import check_on_grid
-from lib.sampling.noise import Pieces, noisy_samples
+from lib.bounds.arguments import whole_number
+from lib.sampling.base import as_module, check_answers, other_precision
+from lib.sampling.noise import Noise, Pieces, as_noise
+from lib.words import LARGEST_KEY
 
 DRAWN_AHEAD = 2**19  # numbers drawn for several small batches at once: threads need not be woken for each anew
 # CUDA and NumPy have an exception for it; Apple's GPUs, torch on a CPU, C++ and cuDNN say it each their way.
@@ -21,53 +24,77 @@ TOO_LARGE = "out of memory|can't allocate memory|bad_alloc|ALLOC_FAILED"
 
 @torch.no_grad()
 def class_counts(
-    base: nn.Module,
+    base: nn.Module | Callable[[Tensor], Tensor],
     images: Tensor,
-    ids: Sequence[int],
+    ids: Iterable[int] | None,
     n: int,
     *,
-    sigma: float,
+    sigma: float | Noise,
     num_classes: int,
     seed: int = 0,
     start: int = 0,
     batch_size: int = 1000,
-    levels: int | None = None,
+    counting: Literal["votes", "scores"] = "votes",
     progress: Callable[[int], None] | None = None,
     halved: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """How often `base` answers each class on x + N(0, sigma^2 I), for samples start ... start + n - 1 of every image.
+    """How often `base` answers each class on noisy copies of each image: samples start ... start + n - 1.
 
-    `images` (N, C, H, W) float in [0, 1], on the device of `base`, which is in eval mode; `ids`: one whole number >= 0
-    an image, the key of its noise (its index in the data set). Returns int64 (N, num_classes) there; rows sum to n.
+    `images` (N, C, H, W) float in [0, 1], on the device of `base`, which is in eval mode; `ids`: one whole number an
+    image, 0 ... 2^32 - 1, the key of its noise (its index in the data set; None: 0 ... N - 1). `sigma`: the level of
+    Gaussian noise, or a noise of `lib.sampling.noise`.
+    Returns, on the same device, votes: int64 (N, num_classes) whose rows sum to n; or scores: float64, the sums of the
+    softmax, equal at any batch size but for rounding.
     All samples form one queue that is cut into batches, so many images with few samples each are as fast as one with
     many, and memory does not grow with n. A batch for which there is not enough memory is halved, with a warning, and
-    the queue goes on in such batches; `halved` is told their size. `levels`: noise in whole steps of 1 / levels, safe
-    from floating point, for images that hold such steps (`lib.sound`; 255 for 8-bit images, 16 for the digits).
-    `progress` is told the number of samples queued so far.
-    ValueError for images outside [0, 1], a base in training mode, or any argument out of its range.
+    the queue goes on in such batches; `halved` is told their size. `progress` is told the number of samples done.
+    ValueError for images outside [0, 1], a base in training mode or whose logits are not finite or not one row of
+    num_classes an image, or any argument out of its range.
     """
+    base, noise = as_module(base), as_noise(sigma)
+    ids = image_ids(ids, len(images))
     _check_base(base, images, ids, num_classes)
-    _check_numbers(sigma, n, start, seed, batch_size)
-    if levels is not None:
-        check_on_grid(images, levels)
-    counts = torch.zeros(len(ids), num_classes, dtype=torch.int64, device=images.device)
+    n, start = whole_number(n, "n"), whole_number(start, "start", 0)
+    seed, batch_size = whole_number(seed, "seed", 0, LARGEST_KEY + 1), whole_number(batch_size, "batch_size")
+    noise.check(images)
+    before, after = noise.parts(base)
+    points = images if before is None else before(images)
+    dtype = torch.int64 if counting == "votes" else torch.float64
+    sums = torch.zeros(len(ids), num_classes, dtype=dtype, device=images.device)
+    finite = torch.ones((), dtype=torch.bool, device=images.device)  # asked at the end: a GPU is not made to wait
     done, total = 0, n * len(ids)
     while done < total:
-        batches = max(1, DRAWN_AHEAD // (batch_size * images[0].numel()))
+        batches = max(1, DRAWN_AHEAD // (batch_size * points[0].numel()))
         last, noisy = min(done + batches * batch_size, total), None
         try:
             owner = torch.arange(done, last, device=images.device) // n
-            noisy = noisy_samples(images[owner], _pieces(ids, n, start, done, last), sigma, seed, levels)
+            noisy = noise.added(points[owner], _pieces(ids, n, start, done, last), seed)
             for batch, owners in zip(noisy.split(batch_size), owner.split(batch_size), strict=True):
-                _add_votes(counts, owners, base(batch))
+                finite &= _add(sums, owners, after(batch), batch)
                 done += len(batch)
                 if progress:
                     progress(done)
         except (RuntimeError, MemoryError) as error:
-            batch_size = _halved(min(batch_size, total - done), error)
+            batch_size = _halved(min(batch_size, total - done), error, base, images)
             if halved:
                 halved(batch_size)
-    return counts
+    if not finite:
+        raise ValueError("base returned logits that are NaN or infinite for noisy images: there is no vote to count")
+    return sums
+
+
+def image_ids(ids: Iterable[int] | None, count: int) -> list[int]:
+    """`ids` as Python ints, 0 ... count - 1 where there are none; any kind of whole number is taken.
+
+    ValueError where they are not one for each of `count` images, out of range, or name one image twice.
+    """
+    ids = list(range(count)) if ids is None else [whole_number(i, "ids", 0, LARGEST_KEY + 1) for i in ids]
+    if len(ids) != count:
+        raise ValueError(f"ids must be one for each of the {count} images; got {len(ids)}")
+    if len(set(ids)) < len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise ValueError(f"ids must not name an image twice, or its noise would be drawn twice; got {twice} again")
+    return ids
 
 
 def _pieces(ids: Sequence[int], n: int, start: int, first: int, last: int) -> Pieces:
@@ -79,45 +106,42 @@ def _pieces(ids: Sequence[int], n: int, start: int, first: int, last: int) -> Pi
     return pieces
 
 
-def _halved(batch_size: int, error: Exception) -> int:
+def _halved(batch_size: int, error: Exception, base: nn.Module, images: Tensor) -> int:
     """Half the batch that was too large; any other `error`, or that of a single image, is raised again."""
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or re.search(TOO_LARGE, str(error))
     if batch_size == 1 or not known:
+        advice = other_precision(base, images) if "type" in str(error) else ""
+        if advice:
+            raise ValueError(f"{advice} ({error})") from error
         raise error
     advice = f"out of memory with {batch_size} noisy images at once; going on with {batch_size // 2}"
     warnings.warn(advice, stacklevel=4)  # where class_counts was called
     return batch_size // 2
 
 
-def _add_votes(counts: Tensor, owner: Tensor, logits: Tensor) -> None:
-    """One vote a row of `logits` for its argmax; on the device, and exact since the counts are integers."""
-    if logits.shape[1:] != counts.shape[1:]:
-        raise ValueError(f"num_classes = {counts.shape[1]}, but the base classifier returned {tuple(logits.shape)}")
-    votes = owner * counts.shape[1] + logits.argmax(1)
-    counts.view(-1).scatter_add_(0, votes, torch.ones_like(votes))
+def _add(sums: Tensor, owner: Tensor, logits: Tensor, batch: Tensor) -> Tensor:
+    """Count the rows of `logits` for the images `owner`; returns whether all are finite, on the device.
+
+    A vote is one for the argmax, exact since counts are integers; a score is the row's softmax.
+    """
+    check_answers(logits, batch, sums.shape[1])
+    if sums.dtype == torch.int64:
+        votes = owner * sums.shape[1] + logits.argmax(1)
+        sums.view(-1).scatter_add_(0, votes, torch.ones_like(votes))
+    else:
+        sums.index_add_(0, owner, logits.softmax(1, dtype=torch.float64))
+    return logits.isfinite().all()
 
 
 def _check_base(base: nn.Module, images: Tensor, ids: Sequence[int], num_classes: int) -> None:
-    if base.training:
-        raise ValueError("base is in training mode: call base.eval() first, or batches would change its answers")
-    if images.ndim != 4 or not images.is_floating_point() or len(images) != len(ids):
-        raise ValueError(
-            f"images must be float (N, C, H, W), one for each of the {len(ids)} ids; "
-            f"got {images.dtype} {tuple(images.shape)}"
-        )
+    training = [name for name, module in base.named_modules() if module.training]
+    if training:
+        name = f"{training[0]} of base" if training[0] else "base"
+        raise ValueError(f"{name} is in training mode: call .eval() on it first, or batches would change its answers")
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        found = f"{images.dtype} {tuple(images.shape)}" if hasattr(images, "shape") else type(images).__name__
+        raise ValueError(f"images must be a float tensor (N, C, H, W); got {type(images).__name__} {found}")
     if len(images) and not (images.min() >= 0 and images.max() <= 1):  # written so that NaN fails
         raise ValueError(f"images must lie in [0, 1]; got values from {images.min():g} to {images.max():g}")
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2; got {num_classes}")
-    if any(not 0 <= image_id < 2**32 for image_id in ids):
-        raise ValueError(f"ids must be whole numbers in [0, 2^32); got {min(ids)} to {max(ids)}")
-
-
-def _check_numbers(sigma: float, n: int, start: int, seed: int, batch_size: int) -> None:
-    if not 0 < sigma < float("inf"):
-        raise ValueError(f"sigma must be positive and finite; got {sigma!r}")
-    for name, value, least in (("n", n, 1), ("start", start, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
-        if value != int(value) or value < least:
-            raise ValueError(f"{name} must be a whole number >= {least}; got {value!r}")
-    if seed >= 2**32:
-        raise ValueError(f"seed must be below 2^32; got {seed}")

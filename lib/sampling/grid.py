@@ -37,15 +37,20 @@ def noisy_on_grid(images: Tensor, bits: Tensor, sigma: float, levels: int) -> Te
 
 def check_on_grid(images: Tensor, levels: int) -> None:
     """ValueError unless every value is a multiple of 1 / levels, up to the rounding of float32."""
-    if levels != int(levels) or not 1 <= levels <= 65_535:
-        raise ValueError(f"levels must be a whole number from 1 to 65535; got {levels!r}")
+    check_levels(levels)
     steps = images * levels
     off = (steps - steps.round()).abs() > levels * 2**-22  # the image and the product are each rounded to 24 bits
     if off.any():
         raise ValueError(
             f"images must hold multiples of 1/{levels} for levels = {levels}; got {images[off][0]:g}. 8-bit images "
-            "that were not resized as floats have levels = 255, the digits 16; others need levels = None"
+            "that were not resized as floats have levels = 255, the digits 16; others need Gaussian noise"
         )
+
+
+def check_levels(levels: int) -> None:
+    """ValueError unless `levels` is a whole number from 1 to 65535."""
+    if levels != int(levels) or not 1 <= levels <= 65_535:
+        raise ValueError(f"levels must be a whole number from 1 to 65535; got {levels!r}")
 
 
 def clip_range(sigma: float) -> tuple[int, int]:

@@ -1,29 +1,132 @@
-"""Noise that is keyed, never drawn in call order: sample j of image i under seed s is a fixed part of one stream.
+"""The noise of smoothing: objects that add it and know the radius it gives, and the keyed streams they draw from.
 
-So an image's noise is the same alone or in a sweep, after a crash, on one worker or eight and at any batch size; two
-images, or two samples of one, never share it. The noise of a CPU and of a GPU differ.
+Noise is keyed, never drawn in call order: sample j of image i under seed s is a fixed part of one stream. So an image's
+noise is the same alone or in a sweep, after a crash, on one worker or eight and at any batch size; two images, or two
+samples of one, never share it. The noise of a CPU and of a GPU differ.
 """
 
+from __future__ import annotations
+
+import ast
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 
-from lib.sampling.grid import BITS, noisy_on_grid
+from lib.bounds import certified_radius
+from lib.sampling.grid import BITS, check_levels, check_on_grid, noisy_on_grid
 
-NOISE_SCHEME = "philox, Box-Muller"  # goes into every record; a change here changes every count
 CPU_BLOCK = 2**16  # numbers made at once: they stay in the cache, where fresh memory costs more than the arithmetic
 CUDA_BLOCK = 100  # samples that one call of torch.randn makes on a GPU
 Pieces = Sequence[tuple[int, int, int]]  # (image id, first sample, number of samples), one after the other
+Network = Callable[[Tensor], Tensor]
 
 
-def noisy_samples(images: Tensor, pieces: Pieces, sigma: float, seed: int, levels: int | None) -> Tensor:
-    """`images`, one a sample, with the noise of the samples `pieces`."""
-    if levels is None:
-        return standard_normal(images.shape[1:], seed, pieces, images.device).mul_(sigma).add_(images)
-    return noisy_on_grid(images, uniform_bits(images.shape[1:], seed, pieces, images.device), sigma, levels)
+@dataclass(frozen=True)
+class Noise:
+    """What is added to an image before f sees it, and the radius that the votes then certify.
+
+    `sigma`: the noise level, in [0, 1] pixel units, positive and finite (ValueError). A new noise is a subclass with
+    `kind`, `norm`, `scheme`, `added` and `radius`; its fields name it in the record. Noise that enters inside the
+    network says in `parts` where.
+    """
+
+    sigma: float
+    kind: ClassVar[str]  # its name in records
+    norm: ClassVar[str]  # in which radii are measured
+    scheme: ClassVar[str]  # how it is drawn: a part of every record's parameters; a change here changes every count
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "sigma", float(self.sigma))  # the dataclass is frozen
+        except (TypeError, ValueError):
+            raise ValueError(f"sigma must be a number such as 0.25; got {self.sigma!r}") from None
+        if not 0 < self.sigma < float("inf"):
+            raise ValueError(f"sigma must be positive and finite; got {self.sigma!r}")
+
+    @property
+    def name(self) -> str:
+        """Kind and all fields but sigma, such as "grid levels=255"."""
+        rest = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.name != "sigma"]
+        return " ".join([self.kind, *rest])
+
+    @staticmethod
+    def named(name: str, sigma: float) -> Noise:
+        """The noise with that name and level. ValueError for a name that no class here has."""
+        kind, *rest = name.split() or [""]
+        if kind not in NOISES:
+            raise ValueError(f"noise = {name!r}: expected one of {', '.join(NOISES)}")
+        return NOISES[kind](sigma, **{field: ast.literal_eval(value) for field, value in (x.split("=") for x in rest)})
+
+    def parts(self, base: nn.Module) -> tuple[Network | None, Network]:
+        """(before, after): the noise is added to before(images), computed once an image, and `after` sees the sum.
+
+        None for nothing before, which is the rule: the images themselves get the noise.
+        """
+        return None, base
+
+    def check(self, images: Tensor) -> None:
+        """ValueError for images that this noise cannot be added to."""
+
+    def added(self, images: Tensor, pieces: Pieces, seed: int) -> Tensor:
+        """`images` (M, ...), one a sample, with the noise of the samples `pieces`; not clipped."""
+        raise NotImplementedError
+
+    def radius(self, p_a: ArrayLike, p_b: ArrayLike | None = None) -> np.ndarray:
+        """The certified radius of a top class with probability >= p_a, the others with <= p_b (1 - p_a where None)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Gaussian(Noise):
+    """N(0, sigma^2 I): the noise of Cohen et al. 2019, whose Theorem 1 gives the l2 radius."""
+
+    kind, norm, scheme = "gaussian", "l2", "philox, Box-Muller"
+
+    def added(self, images: Tensor, pieces: Pieces, seed: int) -> Tensor:
+        return standard_normal(images.shape[1:], seed, pieces, images.device).mul_(self.sigma).add_(images)
+
+    def radius(self, p_a: ArrayLike, p_b: ArrayLike | None = None) -> np.ndarray:
+        return certified_radius(p_a, self.sigma, p_b)
+
+
+@dataclass(frozen=True)
+class Grid(Noise):
+    """The same noise in whole steps of 1 / levels, safe from floating point (`lib.sampling.grid`).
+
+    `levels`: 255 for 8-bit images, 16 for the digits; images must lie on the grid. f is then the base classifier after
+    rounding and clipping, to which Theorem 1 applies.
+    """
+
+    levels: int
+    kind, norm, scheme = "grid", "l2", "philox, grid"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_levels(self.levels)
+
+    def check(self, images: Tensor) -> None:
+        check_on_grid(images, self.levels)
+
+    def added(self, images: Tensor, pieces: Pieces, seed: int) -> Tensor:
+        bits = uniform_bits(images.shape[1:], seed, pieces, images.device)
+        return noisy_on_grid(images, bits, self.sigma, self.levels)
+
+    def radius(self, p_a: ArrayLike, p_b: ArrayLike | None = None) -> np.ndarray:
+        return certified_radius(p_a, self.sigma, p_b)
+
+
+NOISES: dict[str, type[Noise]] = {noise.kind: noise for noise in (Gaussian, Grid)}  # a new noise is a word here
+
+
+def as_noise(sigma: float | Noise) -> Noise:
+    """A number stands for Gaussian noise of that level."""
+    return sigma if isinstance(sigma, Noise) else Gaussian(sigma)
 
 
 def standard_normal(shape: Sequence[int], seed: int, pieces: Pieces, device: torch.device) -> Tensor:

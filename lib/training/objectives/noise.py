@@ -1,21 +1,17 @@
 """Training on noise (Cohen et al. 2019)."""
 
-import torch
-import torch.nn.functional as F
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
-from lib.training.objectives.base import Objective
+from lib.training.objectives.base import Objective, Step, add_noise, cross_entropy
 
 
-def add_noise(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """x + N(0, sigma^2 I), not clipped."""
-    return images + sigma * torch.randn(images.shape, generator=generator, device=images.device)
-
-
-def gaussian(sigma: float) -> Objective:
+@dataclass(frozen=True)
+class Gaussian(Objective):
     """Cross-entropy on one noisy copy of each image (Cohen et al. 2019, section 3.3); sigma = 0: ordinary training."""
 
-    def loss(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return F.cross_entropy(model(add_noise(images, sigma, generator)), labels)
+    sigma: float
 
-    return loss
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, step: Step) -> Tensor:
+        return cross_entropy(model(add_noise(images, self.sigma, step.generator)), labels, step)

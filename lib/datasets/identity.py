@@ -1,0 +1,113 @@
+"""What a dataset is, as a hash: of its pixels, labels and order, whatever it is called."""
+
+import hashlib
+import operator
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from lib.datasets.batches import stack, whole_numbers
+
+CHUNK = 64  # images read at once: 40 MB of 224 x 224 pixels
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 (64 hex digits) of what `dataset` holds, in its order; the same in every process.
+
+    Of tensors: shapes, dtypes, bytes. Of a torchvision ImageFolder: files' names and sizes, labels, loader and
+    transforms, since reading every pixel would take as long as using it. Of a Subset: its indices and its
+    dataset. Of another dataset: its own `identity()` if it has one, else every item, read as `stack` reads it.
+    ValueError for a dataset that has no length or whose items differ from one reading to the next.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(dataset):
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()
+
+
+def image_digests(
+    dataset: Dataset | Mapping[int, tuple[Tensor, int]], ids: Iterable[int], num_classes: int | None = None
+) -> list[str]:
+    """For each image of `ids`, 16 hex digits of the SHA-256 of its shape, dtype, pixels and label.
+
+    Image and label are those of `stack`, so an image has the same digest in a folder, a tensor or a chunk of
+    either. Read in chunks: memory does not grow with the number of `ids`. ValueError for a label outside
+    0 ... num_classes - 1, where that is given.
+    """
+    return [digest[:16] for digest in _digests(dataset, whole_numbers(ids, "ids"), num_classes)]
+
+
+def _parts(dataset: Any) -> Iterator[Any]:
+    own, kind = getattr(dataset, "identity", None), type(dataset)
+    if callable(own):
+        yield f"{kind.__qualname__} {own()}"
+    elif kind is TensorDataset:
+        for tensor in dataset.tensors:
+            yield f"tensor {tuple(tensor.shape)} {tensor.dtype} "
+            yield _bytes(tensor)
+    elif kind is Subset:
+        yield f"subset {[operator.index(i) for i in dataset.indices]} of {fingerprint(dataset.dataset)}"
+    elif _is_image_folder(dataset) and not re.search("<|0x|Lambda", _how(dataset)):  # a function without a name
+        yield f"folder {_how(dataset)} {_files(dataset)}"
+    else:
+        yield from _items(dataset)
+
+
+def _items(dataset: Any) -> Iterator[str]:
+    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        advice = "give it a method identity() that returns a text"
+        raise ValueError(f"dataset must have a length and items (image, label); got {type(dataset).__name__}: {advice}")
+    ids = list(dataset) if isinstance(dataset, Mapping) else list(range(len(dataset)))
+    first = ids[:8]
+    if list(_digests(dataset, first)) != list(_digests(dataset, first)):
+        advice = "take the transform away, or give it a method identity() that returns a text"
+        raise ValueError(f"{type(dataset).__name__} gives other images each time (a random transform?): {advice}")
+    for i, digest in zip(ids, _digests(dataset, ids), strict=True):
+        yield f"item {i} {digest} "
+
+
+def _digests(dataset: Any, ids: list[int], num_classes: int | None = None) -> Iterator[str]:
+    for start in range(0, len(ids), CHUNK):
+        chunk = ids[start : start + CHUNK]
+        images, labels = stack(dataset, chunk)
+        for i, image, label in zip(chunk, images, labels.tolist(), strict=True):
+            if num_classes is not None and not 0 <= label < num_classes:
+                advice = "images without labels are certified by SmoothedClassifier.certify"
+                raise ValueError(f"label of image {i} must lie in 0 ... {num_classes - 1}; got {label} ({advice})")
+            digest = hashlib.sha256(f"{tuple(image.shape)} {image.dtype} {label} ".encode())
+            digest.update(_bytes(image))
+            yield digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _is_image_folder(dataset: object) -> bool:
+    """Without importing torchvision, which takes seconds: where nobody has, there is no such dataset."""
+    datasets = sys.modules.get("torchvision.datasets")
+    return (
+        datasets is not None
+        and isinstance(dataset, datasets.ImageFolder)
+        and type(dataset).__getitem__ is datasets.ImageFolder.__getitem__
+    )
+
+
+def _how(folder: Any) -> str:
+    """What happens to an image between the file and the tensor."""
+    loader = getattr(folder.loader, "__qualname__", repr(folder.loader))
+    return f"{loader} {folder.transform!r} {folder.target_transform!r}"
+
+
+def _files(folder: Any) -> list[tuple[str, int, int]]:
+    """Name relative to the folder, size in bytes, label."""
+    return [
+        (Path(path).relative_to(folder.root).as_posix(), Path(path).stat().st_size, label)
+        for path, label in folder.samples
+    ]

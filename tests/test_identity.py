@@ -1,0 +1,178 @@
+"""What a classifier is: whatever decides an answer is in its hash, and nothing that does not."""
+
+import copy
+import enum
+import functools
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib.models.compute import Computed
+from lib.models.identity import identity
+
+
+class With(nn.Module):
+    """A module with one attribute."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, images):
+        return images
+
+
+class Kind(enum.Enum):
+    ONE = 1
+    TWO = 2
+
+
+@dataclass(frozen=True)
+class Size:
+    height: int
+
+
+def half(x):
+    return x / 2
+
+
+def double(x):
+    return 2 * x
+
+
+# Two values of every kind of attribute that a module may hold.
+PAIRS = {
+    "int": (1, 2), "float": (0.5, 0.25), "bool": (True, False), "text": ("http://a", "http://b"), "bytes": (b"a", b"b"),
+    "none": (None, 0), "number and text": (1, "1"), "int and float": (1, 1.0), "complex": (1j, 2j),
+    "tuple": ((1, 2), (2, 1)), "list": ([0.5], [0.5, 0.5]), "dict": ({"a": 1}, {"a": 2}), "keys": ({"a": 1}, {"b": 1}),
+    "set": ({1, 2}, {1, 3}), "range": (range(3), range(4)), "slice": (slice(0, 1), slice(0, 2)),
+    "tensor": (torch.tensor([1.0]), torch.tensor([1.5])), "dtype": (torch.float32, torch.float16),
+    "tensor's type": (torch.ones(2), torch.ones(2).double()), "shape": (torch.ones(2, 3), torch.ones(3, 2)),
+    "array": (np.ones(2), np.array([1.0, 2.0])), "array of texts": (np.array(["a"]), np.array(["b"])),
+    "numpy number": (np.float64(1), np.float64(2)), "path": (Path("a"), Path("b")), "enum": (Kind.ONE, Kind.TWO),
+    "dataclass": (Size(8), Size(32)), "object": (SimpleNamespace(a=1), SimpleNamespace(a=2)),
+    "function": (half, double), "class": (nn.ReLU, nn.GELU),
+    "partial": (functools.partial(half), functools.partial(double)),
+    "partial's argument": (functools.partial(torch.sum, dim=0), functools.partial(torch.sum, dim=1)),
+    "method": (Size(1).__repr__, Size(2).__repr__), "nested": ({"a": [Size(1)]}, {"a": [Size(2)]}),
+    "hidden module": ([nn.Linear(2, 2, bias=False)], [nn.Linear(2, 2)]),
+    "own identity": (SimpleNamespace(identity=half.__repr__), SimpleNamespace(identity=double.__repr__)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+def test_two_values_of_an_attribute_are_two_classifiers(pair):
+    first, second = map(With, pair)
+    assert identity(first) != identity(second)
+    assert identity(nn.Sequential(nn.ReLU(), first)) != identity(nn.Sequential(nn.ReLU(), second))
+
+
+@pytest.mark.parametrize("value", [pair[0] for pair in PAIRS.values()], ids=PAIRS)
+def test_a_copy_is_the_same_classifier(value):
+    module = With(value)
+    assert identity(copy.deepcopy(module)) == identity(module)
+
+
+def test_every_weight_buffer_and_class_counts():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    hashes = [identity(model)]
+    for tensor in (*model.parameters(), *model.buffers()):
+        with torch.no_grad():
+            tensor.view(-1)[0] += 1
+        hashes.append(identity(model))
+    hashes += [
+        identity(nn.Sequential(*model, layer)) for layer in (nn.ReLU(), nn.GELU(), nn.Dropout(0.1), nn.Dropout(0.2))
+    ]
+    assert len(set(hashes)) == len(hashes) == 1 + 2 + 2 + 3 + 4
+
+
+def test_buffers_that_are_not_saved_count_too():
+    first, second = nn.Module(), nn.Module()
+    for module, mean in ((first, 0.0), (second, 0.5)):
+        module.register_buffer("mean", torch.tensor(mean), persistent=False)
+    assert identity(first) != identity(second)
+
+
+def test_a_hook_that_changes_answers_counts():
+    plain, hooked, hidden = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+    hooked.load_state_dict(plain.state_dict())
+    hooked.register_forward_hook(half)
+    assert identity(hooked) != identity(plain)
+    hidden.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="identity"):
+        identity(hidden)
+
+
+def test_what_does_not_decide_an_answer_does_not_count():
+    model = nn.Linear(2, 2)
+    before = identity(model)
+    model(torch.ones(1, 2)).sum().backward()
+    assert identity(model.requires_grad_(False).eval()) == before
+    assert identity(nn.DataParallel(model)) == before == identity(torch.compile(model))
+    assert identity(With(torch.device("cpu"))) == identity(With(torch.device("cuda:1")))
+    assert identity(With({"_diffusers_version": "1"})) == identity(With({"_diffusers_version": "2"}))
+
+
+def test_a_network_is_the_same_after_it_was_used():
+    f = Computed(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval())
+    before = identity(f)
+    f(torch.rand(1, 1, 2, 2))
+    assert identity(f) == before != identity(Computed(f.network, "bfloat16"))
+
+
+def test_structure_alone_leaves_out_the_weights():
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    assert identity(first) != identity(second) and identity(first, weights=False) == identity(second, weights=False)
+    assert identity(first, weights=False) != identity(nn.Linear(2, 3), weights=False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [lambda x: x, (lambda k: lambda x: k * x)(2), torch.Generator(), iter([1]), {"a": [lambda x: x]}],
+    ids=["lambda", "closure", "generator", "iterator", "inside containers"],
+)
+def test_what_cannot_be_told_apart_is_refused_with_its_place_and_the_remedy(value):
+    with pytest.raises(ValueError, match=r"f\.1\.value.*method identity\(\)"):
+        identity(nn.Sequential(nn.ReLU(), With(value)))
+
+
+class Remote(nn.Module):
+    """No weights: a client of a service."""
+
+    def __init__(self, url: object) -> None:
+        super().__init__()
+        self.url, self.session = url, iter([])
+
+    def identity(self):
+        return {"url": self.url}
+
+
+def test_a_module_says_itself_what_tells_it_apart():
+    assert identity(Remote("http://a")) == identity(Remote("http://a")) != identity(Remote("http://b"))
+    with pytest.raises(ValueError, match=r"identity\(\) must return numbers, texts, lists or dicts"):
+        identity(Remote(object()))
+
+
+def test_an_object_that_contains_itself_has_an_identity():
+    module = With({})
+    module.value["self"] = module.value
+    assert identity(module) == identity(copy.deepcopy(module))
+
+
+def test_another_process_finds_the_same_identity():
+    script = (
+        "import torch; from torch import nn; from lib.models.identity import identity; torch.manual_seed(0);"
+        "print(identity(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5))))"
+    )
+    torch.manual_seed(0)
+    here = identity(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)))
+    root = Path(__file__).parents[1]
+    there = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert there.stdout.strip() == here

@@ -1,0 +1,145 @@
+"""Every notebook runs to its end for every legal value, whatever its results are, on digits and on a folder of images.
+
+The runs are small, in a folder of their own, and two of them take place at a time: each test waits for its own.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from recommended import ROOT, of_notebooks, of_readme, runs
+
+from lib.config import NOTEBOOKS, field_names
+from lib.run import arguments
+
+ONE, TWO, THREE = NOTEBOOKS
+BRIEF = "1 epochs of 16, adam 1e-3"
+LETTER = next(words for words in runs(of_readme()) if words[0] == ONE)  # README's first example, to the letter
+# The first command of each notebook under "What to try next" that has a folder of its own, and needs no GPU.
+PARSED = [arguments(words) for words in reversed(runs(of_notebooks())) if "run_dir" in words]
+TRIED = {options.notebooks[0]: dict(options.settings) for options in PARSED}
+
+# What makes any run short, where the notebook has such a parameter and the test below does not set it.
+SMALL = {
+    "epochs": "2", "train_batch": "32", "images": "20", "n": "100", "attacked": "3", "chains": "3", "mse": BRIEF,
+    "stab": BRIEF, "stab_mse": f'["{BRIEF}"]', "baselines": "{kit}/digits.yaml",
+}  # fmt: skip
+SHAPES = {"dataset": "folder", "data_dir": "shapes", "run_dir": "runs/shapes", "images": "6", "n": "50", "n0": "1"}
+
+ONE_IMAGE = {"images": "1", "chains": "1", "n": "20", "n0": "1", "alpha": "0.5", "stop": "within 0.05"}
+
+# Name of a run -> its notebook and what is set. Seeds, alphas, sample sizes and stopping rules are spread over them.
+RUNS: dict[str, tuple[str, dict[str, str]]] = {
+    "README's first": (ONE, dict(arguments(LETTER).settings)),
+    "01 as recommended": (ONE, TRIED[ONE]),
+    "02 as recommended": (TWO, TRIED[TWO]),
+    "03 as recommended, one image": (THREE, ONE_IMAGE | TRIED[THREE]),
+    "01, one level, one image": (ONE, {"sigmas": "[0.5]", "images": "1", "n": "1", "n0": "1", "seed": "1"}),
+    "01, the paper's four levels": (ONE, {
+        "sigmas": "[0.12, 0.25, 0.5, 1.0]", "alpha": "0.05", "seed": "2", "stop": "at radii 0 0.25 0.5",
+    }),
+    "01 on colours": (ONE, {**SHAPES, "arch": "cifar_resnet20", "sigmas": "[0.25]", "alpha": "0.05"}),
+    "02 on colours": (TWO, {
+        **SHAPES, "arch": "cifar_resnet20", "surrogates": "[cifar_resnet32]", "denoisers": "[cifar_dncnn_small]",
+        "sigmas": "[0.12]", "images": "1", "seed": "1",
+    }),
+    "03 on colours": (THREE, {
+        **SHAPES, "sigmas": "[0.25]", "compared": "0.25", "diffusion": "{kit}/unet", "baselines": "{kit}/colours.yaml",
+    }),
+}  # fmt: skip
+ANSWERED = [name for name in RUNS if "colours" in name]  # run with the printed solutions in place of the ...
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory):
+    """A kit root with coloured shapes, a diffusion model with random weights, and profiles of short trainings."""
+    folder = tmp_path_factory.mktemp("kit")
+    draw_shapes(folder / "shapes")
+    save_unet(folder / "unet")
+    colours = "arch: cifar_resnet20, denoisers: [cifar_dncnn_small], "
+    for name, more in {"digits": "", "colours": colours}.items():
+        text = f'02_denoised_smoothing: {{{more}epochs: 1, mse: "{BRIEF}", stab_mse: ["{BRIEF}"]}}'
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def draw_shapes(folder: Path) -> None:
+    """Three classes, of 32 x 32 pixels: red squares, green discs and blue bars on grey."""
+    draw = {"square": ImageDraw.ImageDraw.rectangle, "disc": ImageDraw.ImageDraw.ellipse}
+    random = np.random.default_rng(0)
+    for split, size in {"train": 16, "test": 4}.items():
+        for colour, name in {"red": "square", "green": "disc", "blue": "bar"}.items():
+            (folder / split / name).mkdir(parents=True)
+            for i in range(size):
+                image = Image.new("RGB", (32, 32), (int(random.integers(60, 200)),) * 3)
+                left, top = random.integers(2, 12, 2).tolist()
+                corners = (left, top, left + (16 if name != "bar" else 4), top + 16)
+                draw.get(name, ImageDraw.ImageDraw.rectangle)(ImageDraw.Draw(image), corners, fill=colour)
+                image.save(folder / split / name / f"{i}.png")
+
+
+def save_unet(folder: Path) -> None:
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    unet = UNet2DModel(32, 3, 3, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4, **blocks)
+    unet.save_pretrained(folder / "unet")
+    DDPMScheduler(beta_schedule="squaredcos_cap_v2").save_pretrained(folder / "scheduler")
+
+
+def answered(path: Path, folder: Path) -> Path:
+    """A copy of a notebook in which the first piece of code of each printed solution answers its exercise."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell, after in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if "exercises.check(" in cell.source:
+            solution = re.search(r"Solution</summary>.*?`([^`]+)`", after.source, re.DOTALL)
+            cell.source = cell.source.replace("= ...", f"= {solution[1]}", 1)
+    nbformat.write(notebook, folder / path.name)
+    return folder / path.name
+
+
+def execute(kit: Path, name: str) -> subprocess.CompletedProcess:
+    notebook, values = RUNS[name]
+    path = ROOT / "notebooks" / f"{notebook}.ipynb"
+    small = {key: value for key, value in SMALL.items() if key in field_names(NOTEBOOKS[notebook])}
+    values = small | {"run_dir": f"runs/{name}"} | values
+    settings = [word for item in values.items() for word in ("-p", *item)]
+    words = [
+        str(answered(path, kit) if name in ANSWERED else path),
+        *(word.replace("{kit}", str(kit)) for word in settings),
+    ]
+    env = os.environ | {"KIT_ROOT": str(kit), "KIT_PROGRESS": "off", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "lib.run", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def done(kit) -> Mapping[str, Future]:
+    """The runs, two at a time and in the order of RUNS; result() waits for one."""
+    with ThreadPoolExecutor(2) as lanes:
+        yield {name: lanes.submit(execute, kit, name) for name in RUNS}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_notebook_runs_to_its_end(name, done):
+    result = done[name].result()
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_the_printed_solutions_are_right(name, done, kit):
+    done[name].result()
+    notebook = nbformat.read(kit / "runs/shapes" / f"{RUNS[name][0]}.ipynb", as_version=4)
+    checks = [cell for cell in notebook.cells if "exercises.check(" in cell.source]
+    assert [cell.outputs[0].text for cell in checks] == ["Right.\n"] * len(checks) and checks
