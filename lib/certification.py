@@ -66,8 +66,8 @@ def certify_dataset(
 
     The record is <path>-<hash>.tsv. It belongs to f as a function (class, weights, attributes; `lib.models.identity`),
     to the pixels and labels of the ids, to noise, seed and certificate: another of these is another hash and another
-    file, so nothing is overwritten and nothing stale is read. Before anything is read or sampled, f answers a probe,
-    which must agree with the record's (`lib.records.probe`).
+    file, so nothing is overwritten and nothing stale is read. Before anything is sampled, f answers a probe, which must
+    agree with that of a record on the disk (`lib.records.probe`).
     Where more ids are asked for than a record of the same run holds, its rows are taken up. Not so with n: with a fixed
     n, more samples after a look at the votes would spend alpha a second time. Choose n before, or a `rule`: its bound
     holds at every n at once.

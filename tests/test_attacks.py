@@ -81,6 +81,14 @@ def test_the_end_of_an_attack_on_a_linear_loss_is_the_best_point_of_the_ball(nor
     torch.testing.assert_close(moved, (IMAGES + best), atol=1e-5, rtol=0)
 
 
+def test_budget_is_not_spent_outside_the_box():
+    """Uphill is mostly the first pixel, which may rise by 0.05 only: the rest of the budget goes into the second."""
+    start = torch.tensor([0.95, 0.5]).view(1, 1, 1, 2)
+    moved = pgd(lambda x: x.flatten(1) @ torch.tensor([1.0, 0.2]), start, 0.3, steps=100, step_size=0.05)
+    best = torch.tensor([1.0, 0.5 + math.sqrt(0.3**2 - 0.05**2)])
+    torch.testing.assert_close(moved.flatten(), best, atol=0.02, rtol=0)
+
+
 def two_hills(x):
     """Of the first pixel: a low hill at 0.3, a high one at 0.9, a flat place at 0.5 between them."""
     first = x[:, 0, 0, 0]

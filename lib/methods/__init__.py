@@ -3,7 +3,8 @@
 A file a paper. Notebooks that name the same recipe share its weights.
 """
 
-from lib.methods.carlini2023 import baseline_parameters, diffusion_denoiser, diffusion_model
+from lib.config import baseline_parameters
+from lib.methods.carlini2023 import diffusion_denoiser, diffusion_model
 from lib.methods.cohen2019 import clean_classifier, noise_trained_classifier
 from lib.methods.common import certified, smoothed
 from lib.methods.salman2020 import (

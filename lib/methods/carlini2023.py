@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from lib.config import DiffusionDenoising, kit_root
-from lib.config import baseline_parameters as baseline_parameters  # lib.methods offers it, too
 from lib.datasets import Data, training_images
 from lib.machine.progress import progress
 from lib.methods.common import for_training

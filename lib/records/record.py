@@ -9,6 +9,7 @@ again at another alpha.
 import json
 import os
 from collections.abc import Iterable, Mapping
+from glob import escape
 from io import FileIO
 from itertools import zip_longest
 from math import fsum
@@ -198,7 +199,7 @@ def rows_elsewhere(
 
     Same parameters, same pixels and labels, same answers of f to the probe: a run with more images takes them up.
     """
-    name, mine = path.stem.rpartition("-")[0], json.loads(_to_json(parameters))
+    name, mine = escape(path.stem.rpartition("-")[0]), json.loads(_to_json(parameters))
     found: dict[int, Row] = {}
     for log in [*path.parent.glob(f"{name}-????????.tsv"), *path.parent.glob(f"{name}-????????.tsv.partial")]:
         try:
