@@ -125,6 +125,21 @@ def test_rows_of_an_unfinished_record_are_taken_up_too(tmp_path, monkeypatch):
     assert asked == IDS[6:8] and len(list(tmp_path.glob("log-*.partial"))) == 2
 
 
+def test_after_a_crash_a_group_is_computed_whole_so_that_its_batches_hold_the_same_samples(tmp_path, monkeypatch):
+    def stop(done):
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        certify(tmp_path, progress=stop)
+    partial = next(tmp_path.glob("log-*.tsv.partial"))
+    partial.write_text("".join(partial.read_text().splitlines(keepends=True)[:5]))  # four rows: a group and a third
+    asked = rows_asked_for(monkeypatch)
+    log = certify(tmp_path)
+    assert asked == IDS[3:]
+    pd.testing.assert_frame_equal(without_time(log), without_time(certify(tmp_path / "whole")))
+
+
 def test_only_the_images_that_are_still_the_same_are_taken_up(tmp_path, monkeypatch):
     certify(tmp_path)
     asked = rows_asked_for(monkeypatch)
@@ -254,6 +269,14 @@ def test_projecting_to_another_n_scales_the_counts(tmp_path):
     projected = recount(log, n=4000)
     n_a = log["n_a"].to_numpy() * 10
     assert np.allclose(projected["radius"], certified_radius(lower_confidence_bound(n_a, 4000, 0.001), 0.5))
+
+
+def test_projecting_a_two_class_log_rounds_the_runner_up_up(tmp_path):
+    log = certify(tmp_path, two_class=True)
+    p = recount(log, n=999)
+    exact = log[["n_a", "n_b"]] * 999 / 400
+    assert (p["n_b"] >= exact["n_b"]).all() and (p["n_a"] <= exact["n_a"]).all()
+    assert ((p["n_b"] - exact["n_b"]) < 1).all() and (p["n_b"] > exact["n_b"]).any()
 
 
 def test_a_sequential_log_says_what_certify_says_and_its_manifest_names_the_rule(tmp_path):

@@ -17,7 +17,7 @@ from lib.config import (
     load_profile,
 )
 from lib.runner import inputs, jobs
-from lib.runner.inputs import check_inputs, fingerprint
+from lib.runner.inputs import check_data, check_inputs, fingerprint
 
 
 @pytest.fixture
@@ -88,12 +88,34 @@ def test_a_data_set_that_is_not_there_is_refused_with_its_folder(dataset, root):
     ):
         check_inputs(config)
     (root / "data" / PLACES[dataset]).mkdir(parents=True)
+    (root / "data" / "train").mkdir()
     check_inputs(config)
 
 
 def test_a_folder_with_val_instead_of_test_will_do(root):
     (root / "mine/val").mkdir(parents=True)
+    (root / "mine/train").mkdir()
     check_inputs(RandomizedSmoothing(dataset="folder", data_dir="mine"))
+
+
+@pytest.mark.parametrize("dataset", ["folder", "imagenet"])
+def test_a_folder_without_training_images_is_refused_where_something_is_trained(dataset, root):
+    for name in ("test", "val"):
+        (root / "mine" / name).mkdir(parents=True)
+    trained = [
+        RandomizedSmoothing(dataset=dataset, data_dir="mine"),
+        DenoisedSmoothing(dataset=dataset, data_dir="mine"),
+    ]
+    for config in trained:
+        with pytest.raises(ValueError, match=r"no train/ in .*mine, and this notebook trains"):
+            check_data(config)
+    published = {"diffusion": "256x256_diffusion_uncond.pt", "classifier": "torchvision:resnet50", "baselines": ""}
+    check_data(DiffusionDenoising(dataset=dataset, data_dir="mine", **published))
+    with pytest.raises(ValueError, match="no train/"):
+        check_data(DiffusionDenoising(dataset=dataset, data_dir="mine", **published | {"diffusion": "train"}))
+    (root / "mine" / "train").mkdir()
+    for config in trained:
+        check_data(config)
 
 
 @pytest.mark.parametrize("dataset", PLACES)
@@ -293,7 +315,7 @@ def test_the_hash_of_a_run_is_made_of_what_was_seen(tmp_path, tiny_is_known, mon
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 @pytest.mark.parametrize("profile", ["digits", "cifar10", "cifar10_cpu", "imagenet"])
 def test_the_profiles_name_networks_of_their_data_sets(profile, notebook, root):
-    for place in ("cifar-10-batches-py", "val"):
+    for place in ("cifar-10-batches-py", "val", "train"):
         (root / "data" / place).mkdir(parents=True)
     put(root / "checkpoints/256x256_diffusion_uncond.pt")
     check_inputs(NOTEBOOKS[notebook](**load_profile(profile, notebook)))

@@ -47,7 +47,10 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
     "01, the paper's four levels": (ONE, {
         "sigmas": "[0.12, 0.25, 0.5, 1.0]", "alpha": "0.05", "seed": "2", "stop": "at radii 0 0.25 0.5",
     }),
-    "01 on colours": (ONE, {**SHAPES, "arch": "cifar_resnet20", "sigmas": "[0.25]", "alpha": "0.05"}),
+    "01 on colours": (ONE, {
+        **SHAPES, "arch": "cifar_resnet20", "sigmas": "[0.25]", "alpha": "0.05", "skip": "2", "epochs": "8",
+        "train_batch": "8", "attacked": "1",
+    }),
     "02 on colours": (TWO, {
         **SHAPES, "arch": "cifar_resnet20", "surrogates": "[cifar_resnet32]", "denoisers": "[cifar_dncnn_small]",
         "sigmas": "[0.12]", "images": "1", "seed": "1",

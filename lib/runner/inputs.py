@@ -78,13 +78,22 @@ def check_folder(name: str, text: str, path: Path) -> None:
 
 
 def check_data(config: Common) -> None:
-    """ValueError where the images are not on the disk."""
+    """ValueError where the images are not on the disk, or not those to train on that the notebook needs."""
     folders, _ = DATA[config.dataset]
     if folders and not any((config.data_path / folder).is_dir() for folder in folders):
         wanted = " or ".join(f"{folder}/" for folder in folders)
         where = f"dataset = {config.dataset!r}: no {wanted} in {config.data_path}; name its folder with data_dir"
         fetch = f'load_dataset("cifar10", {str(config.data_path)!r}, download=True)'
         raise ValueError(where + (f", or fetch it in Python: {fetch}" if config.dataset == "cifar10" else ""))
+    if config.dataset in ("folder", "imagenet") and trains(config) and not (config.data_path / "train").is_dir():
+        advice = "put its images into train/<class>/, or name files for all that it would train"
+        raise ValueError(f"no train/ in {config.data_path}, and this notebook trains: {advice}")
+
+
+def trains(config: Common) -> bool:
+    """Whether a run trains something, so that it needs training images: all do but a notebook 03 of files alone."""
+    published = isinstance(config, DiffusionDenoising) and config.diffusion != "train" and not config.baselines
+    return not (published and bool(getattr(config, "classifier", "")))
 
 
 def check_networks(config: Common) -> None:
