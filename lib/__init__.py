@@ -6,8 +6,8 @@ The rooms, in the order of the imports: a room may import those above it.
     bounds/           counts -> probabilities -> radii; stopping rules, Certificate; SciPy, no torch
     sampling/         Noise objects, keyed streams, class counts: the only hot loop
     smoothing.py      g: PREDICT and CERTIFY
-    records/          the certification log: write, resume, probe, read ours and the papers', recount
     datasets/         digits, CIFAR-10, ImageNet, folders; what images are, as a hash
+    records/          the certification log: write, resume, probe, read ours and the papers', recount
     models/           f and D: classifiers, denoisers, diffusion, files, how f is computed, what f is as a hash
     certification.py  a data set -> a record, here or on a cluster (cluster.py)
     attacks/          one pgd, its losses       training/   one loop, a recipe, an objective a method

@@ -9,25 +9,28 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from lib.bounds import Certificate, StoppingRule
-from lib.datasets import image_digests, stack
+from lib.bounds.certificate import BOUNDS
+from lib.datasets import image_keys, stack
 from lib.machine.provenance import describe
 from lib.models.identity import identity
 from lib.records import Record, Row, read_log
-from lib.records.probe import Probe, probe
+from lib.records.probe import OWN, Probe, probe
 from lib.records.record import rows_elsewhere
 from lib.sampling.counts import image_ids
-from lib.smoothing import SmoothedClassifier
+from lib.sampling.noise import NOISES
+from lib.smoothing import SmoothedClassifier, certificate_of
 
 
 class Local:
     """Where certification takes place: in this process. `lib.cluster.Workers` is the other place."""
 
-    def probe(self, classifier: SmoothedClassifier, shape: Sequence[int], device: str) -> Probe:
+    def probe(self, classifier: SmoothedClassifier, images: Tensor, ids: Sequence[int], device: str) -> Probe:
         """f's answers to the probe, on the device that will certify."""
-        return probe(classifier, shape, device)
+        return settled_probe(classifier, images.to(device), ids)
 
     def rows(
         self,
@@ -77,21 +80,23 @@ def certify_dataset(
     ValueError for a base that no record can tell from another, or that is no fixed function; for labels outside
     0 ... num_classes - 1; for anything that `SmoothedClassifier` refuses.
     """
-    how, place, device = certificate or Certificate.of(n0, n, alpha, rule, two_class), where or Local(), str(device)
+    how, place, device = certificate_of(certificate, n0, n, alpha, rule, two_class), where or Local(), str(device)
+    _check_names(classifier, how)
     listed = list(ids)
     listed = image_ids(listed, len(listed))
     if not listed:
         raise ValueError("ids must name at least one image; got none")
-    images = dict(zip(listed, image_digests(dataset, listed, classifier.num_classes), strict=True))
-    parameters = _parameters(classifier, how, device) | dict(facts or {})
-    answers = place.probe(classifier, stack(dataset, listed[:1])[0].shape[1:], device)
+    images = image_keys(dataset, listed, classifier.num_classes)
+    probed = lambda ids: place.probe(classifier, stack(dataset, ids)[0], ids, device)  # noqa: E731
+    answers = probed(listed[:OWN])
+    parameters = _with_facts(_parameters(classifier, how, device), facts or {})
     path = Path(path).with_name(f"{Path(path).name}-{_digest([parameters, list(images.items())])}.tsv")
     report = progress or (lambda done: None)
     with Record(path, parameters, images, answers) as record:
         todo = set(record.todo)
         # groups with an image that the record lacks; the first of them may have others that it holds already
         groups = [group for group in _groups(listed, classifier.batch_size, how) if group[-1] in todo]
-        known = rows_elsewhere(path, parameters, images, answers) if groups else {}
+        known = rows_elsewhere(path, parameters, images, probed) if groups else {}
         unknown = [[i for i in group if i not in known] for group in groups]
         fresh = iter(place.rows(classifier, dataset, [group for group in unknown if group], how, device))
         report(len(record.done))
@@ -136,7 +141,14 @@ def certify_group(
     }  # fmt: skip
     columns = ("predict", "radius", "selected", "n_a", "n_b", "n")
     cells = zip(*(getattr(result, name).tolist() for name in columns), strict=True)
-    each = zip(ids, labels.tolist(), image_digests(chunk, ids), seconds.tolist(), cells, strict=True)
+    each = zip(
+        ids,
+        labels.tolist(),
+        (key.digest for key in image_keys(chunk, ids).values()),
+        seconds.tolist(),
+        cells,
+        strict=True,
+    )
     return [
         Row(idx=i, label=label, image=digest, time=took, **common, **dict(zip(columns, row, strict=True)))
         for i, label, digest, took, row in each
@@ -149,11 +161,40 @@ def _parameters(classifier: SmoothedClassifier, how: Certificate, device: str) -
         "f": identity(classifier.base),
         "compute": getattr(classifier.base, "compute", "as torch is set"),
         "num_classes": classifier.num_classes,
-        "noise": f"{noise.name}, {noise.scheme} on {torch.device(device).type}",
+        "noise": noise.name,
+        "noise_drawn": f"{noise.scheme} on {torch.device(device).type}",
         "sigma": noise.sigma,
         "seed": classifier.seed,
         "batch_size": classifier.batch_size,
     }
+
+
+def settled_probe(classifier: SmoothedClassifier, images: Tensor, ids: Sequence[int]) -> Probe:
+    """The probe of a base that stays what it is. ValueError where answering changes its weights or attributes."""
+    answers, before = probe(classifier, images, ids), identity(classifier.base)
+    probe(classifier, images, ids)  # a base that keeps the last batch, say, is by now what it will be after each probe
+    if identity(classifier.base) != before:
+        raise ValueError(
+            "base changes a buffer or an attribute whenever it answers, so it is no fixed function: keep nothing of a "
+            "batch in it, and update nothing in forward"
+        )
+    return answers
+
+
+def _check_names(classifier: SmoothedClassifier, how: Certificate) -> None:
+    """ValueError for a noise or a bound that a record could not name: its radii could not be recounted."""
+    noise, bound = classifier.noise, how.bound
+    if NOISES.get(noise.kind) is not type(noise):
+        raise ValueError(f"noise = {noise!r} has no name of its own for a record: enter it in NOISES of lib.sampling")
+    if BOUNDS.get(bound.name) != bound:
+        raise ValueError(f"bound = {bound!r} has no name of its own for a record: enter it in BOUNDS of lib.bounds")
+
+
+def _with_facts(parameters: dict[str, object], facts: Mapping[str, object]) -> dict[str, object]:
+    twice = sorted(parameters.keys() & facts.keys())
+    if twice:
+        raise ValueError(f"facts = {twice[0]!r}: ... would hide what the record says of it; choose another name")
+    return parameters | dict(facts)
 
 
 def _digest(value: object) -> str:

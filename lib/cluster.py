@@ -29,11 +29,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lib.bounds import Certificate
-from lib.certification import Local, certify_group
+from lib.certification import Local, certify_group, settled_probe
 from lib.datasets import stack
 from lib.machine.provenance import MALLOC, describe
 from lib.records import Row
-from lib.records.probe import Probe, probe
+from lib.records.probe import Probe
 from lib.smoothing import SmoothedClassifier
 
 try:
@@ -85,9 +85,9 @@ class Workers(Local):
     def __init__(self, client: Client) -> None:
         self.client = client
 
-    def probe(self, classifier: SmoothedClassifier, shape: Sequence[int], device: str) -> Probe:
+    def probe(self, classifier: SmoothedClassifier, images: Tensor, ids: Sequence[int], device: str) -> Probe:
         """f's answers to the probe, on a worker: this machine may lack their device."""
-        return self._submit(_probe_on, self._model(classifier), tuple(shape), device).result()
+        return self._submit(_probe_on, self._model(classifier), images, list(ids), device).result()
 
     def rows(
         self,
@@ -133,9 +133,9 @@ def _certify_chunk(classifier: SmoothedClassifier, chunk: Chunk, certificate: Ce
     return certify_group(classifier, chunk, list(chunk), certificate, device)
 
 
-def _probe_on(classifier: SmoothedClassifier, shape: Sequence[int], device: str) -> Probe:
+def _probe_on(classifier: SmoothedClassifier, images: Tensor, ids: Sequence[int], device: str) -> Probe:
     classifier.base.to(device)
-    return probe(classifier, shape, device)
+    return settled_probe(classifier, images.to(device), ids)
 
 
 def _on_cpu(classifier: SmoothedClassifier) -> SmoothedClassifier:

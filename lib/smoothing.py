@@ -115,7 +115,7 @@ class SmoothedClassifier:
         `certificate` says all of this in one object instead. An image sees its samples n0, n0 + 1, ... whatever the
         others do, so its certificate is the same alone or in a sweep.
         """
-        how = certificate or Certificate.of(n0, n, alpha, rule, two_class)
+        how = certificate_of(certificate, n0, n, alpha, rule, two_class)
         ids = np.array(image_ids(ids, len(images)))
         selected = self.sample(images, ids, how.n0).argmax(axis=1)
         counts, taken = np.zeros((len(ids), self.num_classes), np.int64), np.zeros(len(ids), np.int64)
@@ -131,6 +131,22 @@ class SmoothedClassifier:
         n_a, n_b = _votes(counts, selected)
         radius = how.radius(n_a, n_b, taken, self.noise)
         return Certificates(np.where(radius > 0, selected, ABSTAIN), radius, n_a, n_b, selected, taken)
+
+
+def certificate_of(
+    certificate: Certificate | None,
+    n0: int | None,
+    n: int | None,
+    alpha: float | None,
+    rule: StoppingRule | None,
+    two_class: bool,
+) -> Certificate:
+    """`certificate`, or the one that the other arguments say. ValueError where both are given."""
+    said = {"n0": n0, "n": n, "alpha": alpha, "rule": rule, "two_class": two_class or None}
+    twice = [name for name, value in said.items() if value is not None]
+    if certificate is not None and twice:
+        raise ValueError(f"certificate says all of it: leave out {', '.join(twice)}")
+    return certificate or Certificate.of(n0, n, alpha, rule, two_class)
 
 
 def _votes(counts: np.ndarray, selected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

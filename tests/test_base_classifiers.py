@@ -141,6 +141,29 @@ def test_weights_of_another_precision_are_refused_with_the_remedy(dtype):
     assert certify(Computed(network(), "bfloat16")).n.tolist() == [50] * 6
 
 
+def test_scripted_and_frozen_networks_are_taken():
+    plain = certify(network()).n_a
+    with pytest.warns(FutureWarning):
+        scripted = torch.jit.script(network())
+        frozen = torch.jit.freeze(scripted)
+    assert (certify(scripted).n_a == plain).all() and (certify(frozen).n_a == plain).all()
+
+
+class Masked(nn.Module):
+    """Drops units, and hides it behind a class that is never answered."""
+
+    def forward(self, images):
+        logits = F.dropout(images.flatten(1)[:, :3], 0.5)
+        return logits.index_fill(1, torch.tensor([2]), -1e9)
+
+
+class Shifted(nn.Module):
+    """Draws noise, under an offset that all logits share."""
+
+    def forward(self, images):
+        return images.flatten(1)[:, :3] + 0.1 * torch.rand(len(images), 3) + 1000
+
+
 class Dropping(nn.Module):
     def forward(self, images):
         return F.dropout(images.flatten(1)[:, :3], 0.5)
@@ -159,8 +182,14 @@ class OfTheBatch(nn.Module):
 
 @pytest.mark.parametrize(
     ("base", "when"),
-    [(Dropping(), "the second time"), (Noisy(), "the second time"), (OfTheBatch(), "in a batch of another size")],
-    ids=["dropout", "noise", "batch statistics"],
+    [
+        (Dropping(), "the second time"),
+        (Noisy(), "the second time"),
+        (OfTheBatch(), "in a batch of another size"),
+        (Masked(), "the second time"),
+        (Shifted(), "the second time"),
+    ],
+    ids=["dropout", "noise", "batch statistics", "a masked class", "an offset"],
 )
 def test_what_is_no_fixed_function_gets_no_record(base, when, tmp_path):
     with pytest.raises(ValueError, match=f"answers the same images differently {when}"):

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,11 @@ from torch.utils.data import TensorDataset
 from toys import anytime_radius, hyperplane
 
 from lib import certification
-from lib.bounds import AtRadii, Bound, Tolerance, certified_radius, lower_confidence_bound
+from lib.bounds import AtRadii, Bound, Certificate, Tolerance, certified_radius, lower_confidence_bound
 from lib.certification import certify_dataset
 from lib.models.compute import Computed
 from lib.records import recount
-from lib.sampling import Grid
+from lib.sampling import Gaussian, Grid
 from lib.smoothing import ABSTAIN, SmoothedClassifier
 
 IMAGES = torch.randint(0, 256, (24, 1, 3, 4), generator=torch.Generator().manual_seed(2)) / 255
@@ -54,7 +55,8 @@ def test_a_finished_record_is_read_and_not_made_again(tmp_path, monkeypatch):
 # For every parameter of a record, how a user would change it.
 CHANGES = {
     "f": {"base": hyperplane(1)}, "compute": {"base": Computed(hyperplane())}, "num_classes": {"num_classes": 3},
-    "noise": {"sigma": Grid(0.5, 255)}, "sigma": {"sigma": 0.25}, "seed": {"seed": 1},
+    "noise": {"sigma": Grid(0.5, 255)}, "noise_drawn": {"sigma": Grid(0.5, 255)}, "sigma": {"sigma": 0.25},
+    "seed": {"seed": 1},
     "batch_size": {"batch_size": 299}, "n0": {"n0": 99}, "n": {"n": 500}, "alpha": {"alpha": 0.002},
     "rule": {"rule": RULE}, "bound": {"two_class": True}, "dataset": {"facts": {"dataset": "toy"}},
 }  # fmt: skip
@@ -147,6 +149,75 @@ def test_only_the_images_that_are_still_the_same_are_taken_up(tmp_path, monkeypa
     attacked[4, 0, 0, 0] = 1 - attacked[4, 0, 0, 0]
     certify(tmp_path, dataset=TensorDataset(attacked, LABELS))
     assert asked == [4]
+
+
+@pytest.mark.parametrize("name", [*CHANGES][:-1])
+def test_facts_cannot_hide_what_a_record_says(name, tmp_path):
+    with pytest.raises(ValueError, match=f"facts = '{name}'"):
+        certify(tmp_path, facts={name: 0.2})
+
+
+@dataclass(frozen=True)
+class Linf(Gaussian):
+    """A noise of one's own that kept its parent's name."""
+
+    def radius(self, p_a, p_b=None):
+        return super().radius(p_a, p_b) / 12**0.5
+
+
+@dataclass(frozen=True)
+class Looser(Bound):
+    """A bound of one's own that kept its parent's name."""
+
+
+def test_a_noise_or_a_bound_that_a_record_could_not_name_is_refused_before_sampling(tmp_path):
+    with pytest.raises(ValueError, match="enter it in NOISES"):
+        certify(tmp_path, sigma=Linf(0.5))
+    with pytest.raises(ValueError, match="enter it in BOUNDS"):
+        certify(tmp_path, n0=None, n=None, alpha=None, certificate=Certificate(n0=9, n=9, alpha=0.1, bound=Looser()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_certificate_and_its_parts_are_not_given_together(tmp_path):
+    with pytest.raises(ValueError, match="leave out n0, n, alpha"):
+        certify(tmp_path, certificate=Certificate(n0=9, n=9, alpha=0.1))
+
+
+class Keeps(torch.nn.Module):
+    """Keeps what it saw last: harmless. With `moves` it also learns from it, slowly: no fixed function."""
+
+    def __init__(self, moves=False):
+        super().__init__()
+        self.moves = moves
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, images):
+        self.last = images
+        if self.moves:
+            self.mean.mul_(0.9995).add_(images.mean() * 0.0005)
+        return hyperplane()(images - self.mean)
+
+
+def test_a_base_that_changes_itself_gets_no_record_and_one_that_keeps_its_last_batch_does(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="base changes a buffer or an attribute whenever it answers"):
+        certify(tmp_path, base=Keeps(moves=True).eval())
+    first = certify(tmp_path, base=Keeps().eval())
+    asked = rows_asked_for(monkeypatch)
+    pd.testing.assert_frame_equal(certify(tmp_path, base=Keeps().eval()), first)
+    assert asked == []
+
+
+def test_a_random_transform_is_refused_before_anything_is_sampled(tmp_path):
+    class Random(torch.utils.data.Dataset):
+        def __len__(self):
+            return 24
+
+        def __getitem__(self, i):
+            return torch.rand(1, 3, 4), 0
+
+    with pytest.raises(ValueError, match="other images each time"):
+        certify(tmp_path, dataset=Random())
+    assert not list(tmp_path.iterdir())
 
 
 class Edited(torch.nn.Module):

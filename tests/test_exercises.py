@@ -18,7 +18,8 @@ HALVES = [
 WRONG = [
     "0.5", b"0.5", "", ["0.5"], True, np.bool_(False), 1j, np.complex64(0.5), {}, {"p": 0.5}, {0.5}, [], [[]],
     [[1], [1, 2]], [None], np.ones(3), np.ones((1, 2)), torch.ones(2), torch.ones(2, 2).to_sparse(),
-    pd.DataFrame({"p": [1, 2]}), np, np.sum, int, lambda: 0.5, object(), 10**400, 0, -0.5, float("nan"), float("inf"), np.nan, [np.nan],
+    pd.DataFrame({"p": [1, 2]}), np, np.sum, int, lambda: 0.5, object(), 10**400, 0, -0.5, float("nan"), float("inf"),
+    np.nan, [np.nan],
     torch.tensor(np.nan), pd.NA, pd.Timestamp("2026-01-01"), range(3), "x" * 10_000,
 ]  # fmt: skip
 

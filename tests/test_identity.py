@@ -3,6 +3,7 @@
 import copy
 import enum
 import functools
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -108,6 +109,31 @@ def test_a_hook_that_changes_answers_counts():
     hidden.register_forward_hook(lambda *_: None)
     with pytest.raises(ValueError, match="identity"):
         identity(hidden)
+
+
+def test_a_part_that_is_used_twice_counts_twice():
+    first, second = nn.Linear(2, 2), nn.ReLU()
+    once, twice = nn.Sequential(first, second), nn.Sequential(first, second, first)
+    assert identity(once) != identity(twice) != identity(nn.Sequential(first, second, first, second))
+
+
+def test_a_part_may_be_called_identity_and_modules_and_loggers_may_be_attributes():
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.identity = nn.Identity()
+    with_functions = copy.copy(model)
+    with_functions.functions, with_functions.log = torch.nn.functional, logging.getLogger("kit")
+    assert len({identity(model), identity(with_functions)}) == 2
+
+
+def test_hooks_count_by_what_they_do_not_by_when_they_were_added():
+    first, second = (nn.utils.spectral_norm(nn.Linear(2, 2)) for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    second.weight = first.weight
+    assert identity(first) == identity(second)
+
+
+def test_structure_includes_numbers_kept_as_plain_tensors():
+    assert identity(With(torch.zeros(1)), weights=False) != identity(With(torch.ones(1)), weights=False)
 
 
 def test_what_does_not_decide_an_answer_does_not_count():

@@ -63,6 +63,49 @@ def from_cells(source, name="a_notebook"):
     return module.Method
 
 
+FUNCTOOLS = "from functools import lru_cache, partial"
+# What a class in a notebook may look up besides: an edit of any of it is another objective.
+LOOKED_UP = {
+    "a list": ("LEVELS = [0.1]", "LEVELS = [0.2]", "LEVELS[0]"),
+    "a dict": ("SET = {'a': 1}", "SET = {'a': 2}", "SET['a']"),
+    "a tensor": ("import torch; T = torch.ones(1)", "import torch; T = torch.zeros(1)", "T"),
+    "a number of numpy": ("import numpy as np; N = np.float32(1)", "import numpy as np; N = np.float32(2)", "N"),
+    "a module": ("import torch; C = torch.nn.Dropout(0.1)", "import torch; C = torch.nn.Dropout(0.2)", "C(1)"),
+    "a class": ("class H:\n    def f(self): return 1", "class H:\n    def f(self): return 2", "H().f()"),
+    "a partial": (f"{FUNCTOOLS}; p = partial(pow, 2)", f"{FUNCTOOLS}; p = partial(pow, 3)", "p(2)"),
+    "a cached function": (
+        f"{FUNCTOOLS}\n@lru_cache\ndef c(): return 1", f"{FUNCTOOLS}\n@lru_cache\ndef c(): return 2", "c()",
+    ),
+    "a default": ("def d(k=1): return k", "def d(k=2): return k", "d()"),
+    "a closure": (
+        "def make(k):\n    def inner(): return k\n    return inner\nm = make(1)",
+        "def make(k):\n    def inner(): return k\n    return inner\nm = make(5)", "m()",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after", "use"), LOOKED_UP.values(), ids=LOOKED_UP)
+def test_whatever_a_notebooks_class_looks_up_is_part_of_its_code(before, after, use):
+    source = METHOD.replace("square().mean()", f"square().mean() * {use}")
+    first, again, other = (code_hash(from_cells(f"{text}\n{source}")) for text in (before, before, after))
+    sys.modules.pop("a_notebook", None)
+    assert first == again != other
+
+
+def test_functions_of_a_file_of_ones_own_are_part_of_the_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    source, hashes = METHOD.replace("from dataclasses", "from my_helpers import twice\nfrom dataclasses"), []
+    for factor in (2, 3):
+        (tmp_path / "my_helpers.py").write_text(f"def twice(x): return {factor} * x")
+        for module in ("my_helpers", "a_notebook"):
+            sys.modules.pop(module, None)
+            identity._files.pop(module, None)
+        hashes.append(code_hash(from_cells(source.replace("WEIGHT * loss", "twice(loss)"))))
+    sys.modules.pop("a_notebook", None)
+    assert hashes[0] != hashes[1]
+
+
 @pytest.fixture(params=["file", "cells"])
 def make(request, tmp_path, monkeypatch):
     """source -> class, in either place."""

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from toys import fixed_radius
 
+from lib.datasets import ImageKey
 from lib.machine.files import atomic_write, partial_path
 from lib.records import ABSTAIN, COLUMNS, Record, Row
 
 PARAMETERS = {"dataset": "digits", "sigma": 0.25, "n": 1000, "seed": 0, "radii": (0.1, 0.25)}
+PARAMETERS |= {"n0": 100, "noise": "gaussian", "bound": "clopper-pearson", "rule": {"name": "AfterN"}}
 IDS = list(range(0, 60, 3))
 PROBE = {"logits": [[0.5, -2.0]], "tolerance": 1e-3}
 
@@ -50,8 +52,8 @@ def key(idx: int) -> str:
     return f"{idx:016x}"
 
 
-def images_of(ids: list[int]) -> dict[int, str]:
-    return {idx: key(idx) for idx in ids}
+def images_of(ids: list[int]) -> dict[int, ImageKey]:
+    return {idx: ImageKey(key(idx), idx % 5) for idx in ids}
 
 
 def opened(path: Path, ids: list[int] = IDS, parameters: dict = PARAMETERS, probe: dict = PROBE) -> Record:
@@ -225,6 +227,40 @@ def test_a_corrupt_row_is_refused_with_file_line_and_content(path, bad):
     assert repr(bad.rstrip("\n")) in str(error.value) or f"image {bad.split()[0]}" in str(error.value)
 
 
+@pytest.mark.parametrize("column", range(len(COLUMNS)), ids=COLUMNS)
+@pytest.mark.parametrize("line", [2, 3], ids=["certified", "abstained"])
+def test_no_cell_can_be_changed_unnoticed(path, column, line):
+    with opened(path, [3, 7, 9]) as record:
+        record.append([row(idx) for idx in (3, 7, 9)])
+    partial = partial_path(path)
+    lines = [text.split("\t") for text in partial.read_text().split("\n")]
+    cell = lines[line - 1][column]
+    lines[line - 1][column] = cell[:-1] + ("1" if cell[-1] != "1" else "2")
+    partial.write_text("\n".join("\t".join(cells) for cells in lines))
+    with pytest.raises(ValueError, match=f"line {line} is no row of a record"):
+        opened(path, [3, 7, 9])
+
+
+def with_cells(**changes: object) -> str:
+    """The line of image 3 with other values, and the right CRC for them."""
+    return row(3, **changes).line()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sigma": 0.5}, {"alpha": 0.01}, {"seed": 1}, {"n0": 99}, {"n": 1001}, {"n": 999}, {"noise": "grid levels=16"},
+     {"bound": "anytime"}, {"image": "f" * 16}, {"label": 4}, {"radius": 0.25}, {"radius": 0.3}, {"n_a": 800}],
+    ids=str,
+)  # fmt: skip
+def test_a_row_that_was_written_for_another_run_or_image_is_refused(path, changes):
+    with opened(path, [3, 7], PARAMETERS | {"alpha": 0.001}) as record:
+        record.append([row(3)])
+    partial = partial_path(path)
+    partial.write_text(partial.read_text().replace(row(3).line(), with_cells(**changes)))
+    with pytest.raises(ValueError, match=r"image 3 ha|line 2: radius"):
+        opened(path, [3, 7], PARAMETERS | {"alpha": 0.001})
+
+
 def test_a_second_writer_is_refused_while_the_first_is_at_work(path):
     with opened(path) as first:
         first.append([row(0)])
@@ -241,10 +277,8 @@ def test_a_second_writer_is_refused_while_the_first_is_at_work(path):
 def test_the_first_six_columns_are_those_of_the_papers_logs(path):
     header, first, *_ = finished(path).read_text().split("\n")
     assert header.split("\t")[:6] == ["idx", "label", "predict", "radius", "correct", "time"]
-    assert (
-        first
-        == "0\t0\t-1\t0.000000\t0\t0.500\t100\t1000\t480\t0\t0.25\t0.001\t0\t0\tgaussian\tclopper-pearson\t" + key(0)
-    )
+    counts = "0\t0\t-1\t0.000000\t0\t0.500\t100\t1000\t480\t0\t0.25\t0.001\t0\t0"
+    assert first.startswith(f"{counts}\tgaussian\tclopper-pearson\t{key(0)}\t") and len(first.split("\t")[-1]) == 8
 
 
 def test_rows_out_of_order_are_refused_and_not_written(path):

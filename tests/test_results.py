@@ -17,9 +17,19 @@ RECORDS = sorted(RESULTS.glob("*/*.tsv"))
 NAMES = [f"{path.parent.name}/{path.stem}" for path in RECORDS]
 
 
+def complete(path):
+    """A log and its run's parameters. Records of version 0.1 name noise and bound in their manifest alone."""
+    log, parameters = read_log(path), json.loads(path.with_suffix(".json").read_text())["parameters"]
+    if "bound" not in log:
+        assert "two-class" not in parameters.get("bound", "") and "Box-Muller" in parameters["noise"]
+        log = log.assign(noise="gaussian", bound="anytime" if "rule" in parameters else "clopper-pearson")
+        parameters.setdefault("rule", {"name": "AfterN"})
+    return log, parameters
+
+
 @pytest.mark.parametrize("path", RECORDS, ids=NAMES)
 def test_every_radius_follows_from_the_counts_beside_it(path):
-    log = read_log(path)
+    log, _ = complete(path)
     exact = radii_of(log)
     assert (log["radius"] <= exact).all() and np.allclose(log["radius"], exact, atol=1.1e-6)
     assert ((log["predict"] == ABSTAIN) == (exact == 0)).all()
@@ -27,7 +37,7 @@ def test_every_radius_follows_from_the_counts_beside_it(path):
 
 @pytest.mark.parametrize("path", RECORDS, ids=NAMES)
 def test_every_record_has_a_manifest_that_agrees_with_its_rows(path):
-    log, parameters = read_log(path), json.loads(path.with_suffix(".json").read_text())["parameters"]
+    log, parameters = complete(path)
     for name in ("sigma", "n0", "alpha", "seed"):
         assert (log[name] == parameters[name]).all()
     fixed = parameters["rule"]["name"] == "AfterN"

@@ -382,3 +382,61 @@ def test_sgd_that_would_never_have_its_turn_is_refused(epoch):
 def test_training_cannot_be_computed_in_every_way(compute):
     with pytest.raises(ValueError, match=r"training takes neither|compute = 'quickly'"):
         replace(RECIPE, compute=compute)
+
+
+# ---- what else decides weights, and what cannot be trained -----------------------------------------------------
+
+
+def small(change=lambda network: None):
+    def build():
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+        change(network)
+        return network
+
+    return build
+
+
+def scaled(std):
+    return small(lambda network: nn.init.normal_(network[1].weight, std=std))
+
+
+OTHER_NETWORKS = {
+    "a frozen layer": small(lambda network: network[1].requires_grad_(False)),
+    "another start": scaled(0.5),
+    "a number kept as a plain tensor": small(lambda network: setattr(network, "mean", torch.tensor(0.5))),
+    "a part used again": small(lambda network: network.extend([network[2]])),
+}
+FEW = TensorDataset(torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8))
+BRIEF = Recipe(Gaussian(0.25), "small", epochs=1, batch_size=4, lr=0.01)
+
+
+@pytest.mark.parametrize("build", OTHER_NETWORKS.values(), ids=OTHER_NETWORKS)
+def test_another_network_or_another_start_is_other_weights(build):
+    assert facts_of(BRIEF, build, FEW) != facts_of(BRIEF, small(), FEW) == facts_of(BRIEF, small(), FEW)
+
+
+def test_tied_weights_are_kept_and_come_back(tmp_path):
+    def tied():
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 10))
+        network[3].weight = network[1].weight
+        return network
+
+    first = train(BRIEF, tied, FEW, tmp_path)
+    again = train(BRIEF, tied, FEW, tmp_path)
+    assert first[3].weight is first[1].weight and torch.equal(first[1].weight, again[3].weight)
+
+
+def test_a_build_that_returns_one_network_again_and_again_is_refused(tmp_path):
+    network = small()()
+    with pytest.raises(ValueError, match="build must make a new network each time"):
+        train(BRIEF, lambda: network, FEW, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: 255 * x, lambda x: x - 0.5, lambda x: (255 * x).byte(), lambda x: x / 0], ids=range(4)
+)
+def test_training_images_that_are_not_in_the_scale_of_sigma_are_refused(change, tmp_path):
+    images, labels = FEW.tensors
+    with pytest.raises(ValueError, match=r"training images must be float in \[0, 1\]"):
+        train(BRIEF, small(), TensorDataset(change(images), labels), tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))

@@ -11,10 +11,10 @@ def whole_number(value: object, name: str, least: int = 1, below: int | None = N
     """`value` as an int: a whole number of any kind (NumPy's, a tensor's, 1e4). ValueError with its name otherwise."""
     limits = f"a whole number >= {least}" + (f" and below {below}" if below else "")
     try:
-        number = operator.index(value) if not isinstance(value, (bool, float)) else None  # type: ignore[arg-type]
+        number = operator.index(value) if not isinstance(value, (bool, np.bool_, float)) else None  # type: ignore[arg-type]
     except TypeError:
         number = None
-    if number is None and isinstance(value, SupportsFloat) and not isinstance(value, (bool, str)):
+    if number is None and isinstance(value, SupportsFloat) and not isinstance(value, (bool, np.bool_, str)):
         number = int(float(value)) if float(value).is_integer() else None
     if number is None or number < least or (below is not None and number >= below):
         raise ValueError(f"{name} must be {limits}; got {value!r:.80}")

@@ -121,6 +121,8 @@ class Certificate:
         object.__setattr__(self, "alpha", float(checked_open_unit(self.alpha, "alpha")))
         if not isinstance(self.rule, StoppingRule):
             raise ValueError(f"rule = {self.rule!r}: expected a rule such as AtRadii(radii=(0, 0.5)) of lib.bounds")
+        if not isinstance(self.bound, Bound):
+            raise ValueError(f"bound = {self.bound!r}: expected a Bound, such as Bound(two_class=True)")
         if self.rule.looks_at_votes and not self.bound.anytime:
             raise ValueError(
                 f"{type(self.rule).__name__} looks at the votes before it stops, and the {self.bound.name} bound holds "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,7 +25,8 @@ class _Looking(StoppingRule):
     growth: float = 1.2
 
     def __post_init__(self) -> None:
-        checked_open_unit(self.beta, "beta")
+        object.__setattr__(self, "beta", float(checked_open_unit(self.beta, "beta")))  # the dataclass is frozen
+        object.__setattr__(self, "growth", float(self.growth))
         if not 1 < self.growth < float("inf"):
             raise ValueError(f"growth must be above 1; got {self.growth!r}")
 
@@ -63,6 +64,8 @@ class AtRadii(_Looking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.radii, Iterable) or isinstance(self.radii, str):
+            raise ValueError(f"radii must be a list such as (0, 0.25, 0.5); got {self.radii!r}")
         radii = [float(r) for r in self.radii]
         if not radii or radii != sorted(set(radii)) or not 0 <= radii[0] <= radii[-1] < float("inf"):
             raise ValueError(f"radii must be finite, >= 0, ascending and at least one; got {self.radii!r}")
@@ -95,6 +98,7 @@ class Tolerance(_Looking):
         super().__post_init__()
         if not 0 < self.tolerance < float("inf"):
             raise ValueError(f"tolerance must be positive and finite; got {self.tolerance!r}")
+        object.__setattr__(self, "tolerance", float(self.tolerance))
 
     def settled(
         self, n_a: np.ndarray, n_b: np.ndarray, n: int, certificate: Certificate, noise: HasRadius

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,16 +31,32 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def image_digests(
+class ImageKey(NamedTuple):
+    """What tells an image of a dataset from others: 16 hex digits of its pixels and label, and the label."""
+
+    digest: str
+    label: int
+
+
+def image_keys(
     dataset: Dataset | Mapping[int, tuple[Tensor, int]], ids: Iterable[int], num_classes: int | None = None
-) -> list[str]:
-    """For each image of `ids`, 16 hex digits of the SHA-256 of its shape, dtype, pixels and label.
+) -> dict[int, ImageKey]:
+    """For each image of `ids`: 16 hex digits of the SHA-256 of shape, dtype, pixels and label; and the label.
 
     Image and label are those of `stack`, so an image has the same digest in a folder, a tensor or a chunk of
     either. Read in chunks: memory does not grow with the number of `ids`. ValueError for a label outside
-    0 ... num_classes - 1, where that is given.
+    0 ... num_classes - 1, where that is given, and where an image is another one when it is read again.
     """
-    return [digest[:16] for digest in _digests(dataset, whole_numbers(ids, "ids"), num_classes)]
+    ids = whole_numbers(ids, "ids")
+    keys = {i: ImageKey(digest[:16], label) for i, digest, label in _digests(dataset, ids, num_classes)}
+    if any(keys[i].digest != digest[:16] for i, digest, _ in _digests(dataset, ids[:2], num_classes)):
+        raise ValueError(f"{type(dataset).__name__} gives other images each time: take its random transform away")
+    return keys
+
+
+def image_digests(dataset: Dataset | Mapping[int, tuple[Tensor, int]], ids: Iterable[int]) -> list[str]:
+    """The digests of `image_keys`, one for each of `ids`."""
+    return [digest[:16] for _, digest, _ in _digests(dataset, whole_numbers(ids, "ids"))]
 
 
 def _parts(dataset: Any) -> Iterator[Any]:
@@ -53,7 +69,7 @@ def _parts(dataset: Any) -> Iterator[Any]:
             yield _bytes(tensor)
     elif kind is Subset:
         yield f"subset {[operator.index(i) for i in dataset.indices]} of {fingerprint(dataset.dataset)}"
-    elif _is_image_folder(dataset) and not re.search("<|0x|Lambda", _how(dataset)):  # a function without a name
+    elif _is_image_folder(dataset) and _told_by_name(dataset):
         yield f"folder {_how(dataset)} {_files(dataset)}"
     else:
         yield from _items(dataset)
@@ -68,11 +84,12 @@ def _items(dataset: Any) -> Iterator[str]:
     if list(_digests(dataset, first)) != list(_digests(dataset, first)):
         advice = "take the transform away, or give it a method identity() that returns a text"
         raise ValueError(f"{type(dataset).__name__} gives other images each time (a random transform?): {advice}")
-    for i, digest in zip(ids, _digests(dataset, ids), strict=True):
+    for i, digest, _ in _digests(dataset, ids):
         yield f"item {i} {digest} "
 
 
-def _digests(dataset: Any, ids: list[int], num_classes: int | None = None) -> Iterator[str]:
+def _digests(dataset: Any, ids: list[int], num_classes: int | None = None) -> Iterator[tuple[int, str, int]]:
+    """(id, digest, label) of each image."""
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
         images, labels = stack(dataset, chunk)
@@ -82,7 +99,7 @@ def _digests(dataset: Any, ids: list[int], num_classes: int | None = None) -> It
                 raise ValueError(f"label of image {i} must lie in 0 ... {num_classes - 1}; got {label} ({advice})")
             digest = hashlib.sha256(f"{tuple(image.shape)} {image.dtype} {label} ".encode())
             digest.update(_bytes(image))
-            yield digest.hexdigest()
+            yield i, digest.hexdigest(), label
 
 
 def _bytes(tensor: Tensor) -> Any:
@@ -97,6 +114,13 @@ def _is_image_folder(dataset: object) -> bool:
         and isinstance(dataset, datasets.ImageFolder)
         and type(dataset).__getitem__ is datasets.ImageFolder.__getitem__
     )
+
+
+def _told_by_name(folder: Any) -> bool:
+    """Whether loader and transforms are of known libraries, which print what they do, and not functions."""
+    steps = [getattr(folder.transform, "transforms", [folder.transform]), [folder.target_transform]]
+    homes = [type(step).__module__.partition(".")[0] for part in steps for step in part]
+    return set(homes) <= {"torchvision", "builtins"} and not re.search("<|0x|Lambda", _how(folder))
 
 
 def _how(folder: Any) -> str:

@@ -8,6 +8,7 @@ import enum
 import functools
 import hashlib
 import json
+import logging
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
@@ -62,11 +63,14 @@ def _lines(value: Any, place: str, weights: bool, above: set[int]) -> Lines:
 
 def _compound(value: Any, place: str, weights: bool, above: set[int]) -> Lines:
     """Containers, modules, functions and objects."""
-    own = getattr(value, "identity", None)
     if isinstance(value, nn.Module):
         yield from _module(value, place, weights, above)
-    elif callable(own) and not isinstance(value, type):
+    elif own := _own(value):
         yield f"{place} {type(value).__qualname__} {_told(own(), place)}"
+    elif isinstance(value, types.ModuleType):
+        yield f"{place} module {value.__name__}"
+    elif isinstance(value, logging.Logger):  # it decides no answer
+        return
     elif isinstance(value, Mapping):
         yield f"{place} mapping {len(value)}"
         for key in sorted(value.keys() - _PROVENANCE, key=repr):
@@ -92,24 +96,29 @@ def _compound(value: Any, place: str, weights: bool, above: set[int]) -> Lines:
 
 
 def _module(module: nn.Module, place: str, weights: bool, above: set[int]) -> Lines:
-    own = getattr(module, "identity", None)
-    if (
-        isinstance(module, nn.DataParallel) or type(module).__name__ == "OptimizedModule"
-    ):  # of torch.compile: the same f
+    if isinstance(module, nn.DataParallel) or type(module).__name__ == "OptimizedModule":  # torch.compile's: the same f
         yield from _lines(next(module.children()), place, weights, above)
         return
     yield f"{place} module {type(module).__module__}.{type(module).__qualname__}"
     if isinstance(module, (fx.GraphModule, torch.jit.ScriptModule)):
         yield f"{place} code {module.code}"
-    elif callable(own):
+    elif own := _own(module):
         yield f"{place} identity {_told(own(), place)}"
     else:
-        attributes = {k: v for k, v in vars(module).items() if k not in _INTERNAL and not (k in _HOOKS and not v)}
-        yield from _lines(attributes, place, weights, above)
+        attributes = {name: value for name, value in vars(module).items() if name not in _INTERNAL | _HOOKS}
+        hooks = {name: list(vars(module)[name].values()) for name in _HOOKS if vars(module).get(name)}
+        yield from _lines(attributes | hooks, place, True, above)
     for name, tensor in sorted([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]):
         yield from _array(tensor, f"{place}.{name}", weights)
-    for name, child in module.named_children():
-        yield from _lines(child, f"{place}.{name}", weights, above)
+    for name, child in module._modules.items():  # named_children() leaves out a part that is used twice
+        if child is not None:
+            yield from _lines(child, f"{place}.{name}", weights, above)
+
+
+def _own(value: Any) -> Callable | None:
+    """The method identity() of a value; a part of a network may bear that name, too."""
+    own = getattr(value, "identity", None)
+    return own if callable(own) and not isinstance(own, nn.Module) and not isinstance(value, type) else None
 
 
 def _array(value: Tensor | np.ndarray | np.generic, place: str, weights: bool) -> Lines:

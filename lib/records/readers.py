@@ -79,6 +79,8 @@ def recertify(log: pd.DataFrame, sigma: float, n: int, alpha_from: float, alpha_
     the count is an estimate and the new radius no certificate. Images that lose their certificate abstain.
     ValueError for a log that cannot come from these numbers: it has a radius above the largest that they give.
     """
+    if "n_a" in log:
+        raise ValueError("log keeps its counts, so nothing need be guessed: use recount(log, alpha=...)")
     ladder, radii = _ladder(sigma, n, alpha_from), _radii(log)
     _refuse_above(radii.max() if len(log) else 0.0, ladder[-1] if len(ladder) else 0.0, sigma, n, alpha_from)
     steps_down = len(ladder) - 1 - np.searchsorted((ladder[1:] + ladder[:-1]) / 2, radii)

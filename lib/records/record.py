@@ -8,15 +8,17 @@ again at another alpha.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from glob import escape
 from io import FileIO
 from itertools import zip_longest
 from math import fsum
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lib.datasets import ImageKey
 from lib.machine.files import atomic_write, named_error, partial_path
 from lib.records.probe import Probe, difference
 from lib.records.recount import wrong_radius
@@ -27,7 +29,7 @@ class Record:
     """A certification log: new, resumed, or already complete.
 
     `path`: the final name, ending in .tsv. `parameters`: whatever defines the numbers, as JSON values;
-    nothing about this machine or this moment. `images`: image index -> 16 hex digits of its pixels and label, in the
+    nothing about this machine or this moment. `images`: image index -> its digest and label (`image_keys`), in the
     order in which the rows will come. `probe`: f's answers to the probe (`lib.records.probe`). Rows that an earlier
     process left under the same name are taken up: `done` lists their images, `todo` the others.
 
@@ -42,7 +44,7 @@ class Record:
     """
 
     def __init__(
-        self, path: str | Path, parameters: Mapping[str, object], images: Mapping[int, str], probe: Probe
+        self, path: str | Path, parameters: Mapping[str, object], images: Mapping[int, ImageKey], probe: Probe
     ) -> None:
         self.path, self.images, self.ids = _checked_path(path), dict(images), list(images)
         self.done: list[int] = []
@@ -76,7 +78,7 @@ class Record:
             raise ValueError(f"rows {got} cannot be appended: {self.path} is complete or closed")
         if got != expected:
             raise ValueError(f"rows must follow the order of ids: expected images {expected}, got {got}")
-        self._check_images(rows, "rows")
+        self._check_rows(rows, "rows")
         self._write("".join(row.line() for row in rows))
         self.done += got
 
@@ -174,7 +176,7 @@ class Record:
         for number, (got, expected) in enumerate(zip_longest(self.done, self.ids[: len(rows)]), start=2):
             if got != expected:
                 raise ValueError(f"{path}, line {number}: image {got} where ids has {expected}")
-        self._check_images(rows, str(path))
+        self._check_rows(rows, str(path))
         wrong = wrong_radius(rows)
         if wrong:
             number = rows.index(wrong) + 2
@@ -183,33 +185,47 @@ class Record:
             )
         return size
 
-    def _check_images(self, rows: Iterable[Row], where: str) -> None:
+    def _check_rows(self, rows: Iterable[Row], where: str) -> None:
         for row in rows:
-            if row.image != self.images[row.idx]:
-                raise ValueError(
-                    f"{where}: image {row.idx} had other pixels or another label (image {row.image}, now "
-                    f"{self.images[row.idx]}); choose another path"
-                )
+            found = _unlike(row, self.parameters, self.images[row.idx])
+            if found:
+                raise ValueError(f"{where}: image {row.idx} {found}; choose another path")
+
+
+def _unlike(row: Row, parameters: Mapping[str, Any], image: ImageKey) -> str:
+    """What tells a row from one of this run and this image; "" where nothing does."""
+    if row.image != image.digest or row.label != image.label:
+        return f"had other pixels or another label ({row.image}, {row.label}; now {image.digest}, {image.label})"
+    for name in ("sigma", "alpha", "seed", "n0", "noise", "bound"):
+        if name in parameters and getattr(row, name) != parameters[name]:
+            return f"has {name} {getattr(row, name)!r}, its run {parameters[name]!r}"
+    most = parameters.get("n", row.n)
+    if row.n > most or (row.n < most and parameters.get("rule", {}).get("name") == "AfterN"):
+        return f"has n {row.n}, its run {most}"
+    return ""
 
 
 def rows_elsewhere(
-    path: Path, parameters: Mapping[str, object], images: Mapping[int, str], probe: Probe
+    path: Path, parameters: Mapping[str, object], images: Mapping[int, ImageKey], probed: Callable[[list[int]], Probe]
 ) -> dict[int, Row]:
     """Rows of `images` in the other records of the same name beside `path`, finished or not, that are the same run.
 
-    Same parameters, same pixels and labels, same answers of f to the probe: a run with more images takes them up.
+    Same parameters, same pixels and labels, same answers of f to the probe, which `probed` takes with the images of
+    given ids: a run with more images takes them up.
     """
     name, mine = escape(path.stem.rpartition("-")[0]), json.loads(_to_json(parameters))
     found: dict[int, Row] = {}
     for log in [*path.parent.glob(f"{name}-????????.tsv"), *path.parent.glob(f"{name}-????????.tsv.partial")]:
         try:
             manifest = _read_manifest(_manifest_of(log))
-            if log.name.startswith(path.name) or manifest["parameters"] != mine or difference(manifest["probe"], probe):
+            if log.name.startswith(path.name) or manifest["parameters"] != mine:
                 continue
-            rows = read_rows(log)[0]
-            same = {row.idx: row for row in rows if images.get(row.idx) == row.image}
-            found |= same if wrong_radius(same.values()) is None else {}
-        except (ValueError, OSError):  # damaged, or gone meanwhile: nothing to take from it
+            rows = [row for row in read_rows(log)[0] if row.idx in images]
+            same = {row.idx: row for row in rows if not _unlike(row, mine, images[row.idx])}
+            if same and wrong_radius(same.values()) is None:
+                kept = manifest["probe"]
+                found |= same if not difference(kept, probed(kept["ids"])) else {}
+        except (ValueError, OSError, KeyError, TypeError):  # damaged, or gone meanwhile: nothing to take from it
             continue
     return found
 
@@ -232,7 +248,7 @@ def _read_manifest(path: Path) -> dict:
         raise ValueError(f"{path} is missing; {advice}")
     try:
         manifest = json.loads(path.read_text())
-        return {"parameters": manifest["parameters"], "probe": manifest.get("probe")}
+        return {"parameters": dict(manifest["parameters"]), "probe": manifest.get("probe")}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}; delete it and its record, or choose another path") from None
 

@@ -53,10 +53,12 @@ def radii_of(log: pd.DataFrame) -> pd.Series:
 
 
 def wrong_radius(rows: Iterable[Row]) -> Row | None:
-    """The first row whose radius its own counts do not give: a digit was changed. (A record keeps 6 decimals.)"""
+    """The first row whose radius or answer its own counts do not give. (A record keeps 6 decimals, rounded down.)"""
     rows = list(rows)
     log = pd.DataFrame([vars(row) for row in rows])
     if log.empty:
         return None
-    wrong = np.flatnonzero((radii_of(log) - log["radius"]).abs() > 2e-6)
+    exact = radii_of(log)
+    far = (log["radius"] > exact + 1e-9) | (log["radius"] < exact - 2e-6)
+    wrong = np.flatnonzero(far | (log["predict"] != log["selected"].where(exact > 0, ABSTAIN)))
     return rows[wrong[0]] if len(wrong) else None

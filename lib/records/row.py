@@ -1,6 +1,7 @@
 """One row of the certification log: what it holds, and how it stands in the file."""
 
 import re
+import zlib
 from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import get_type_hints
 
 from lib.bounds import ABSTAIN, round_down
 
-COLUMNS = ("idx", "label", "predict", "radius", "correct", "time",  # what the papers' analysis code reads
-           "n0", "n", "n_a", "n_b", "sigma", "alpha", "seed", "selected", "noise", "bound", "image")  # fmt: skip
+COLUMNS = (
+    "idx", "label", "predict", "radius", "correct", "time",  # what the papers' analysis code reads
+    "n0", "n", "n_a", "n_b", "sigma", "alpha", "seed", "selected", "noise", "bound", "image", "check",
+)  # fmt: skip
 HEADER = "\t".join(COLUMNS) + "\n"
 
 
@@ -51,10 +54,11 @@ class Row:
         return self.predict == self.label and self.predict != ABSTAIN
 
     def line(self) -> str:
-        """The row as it stands in the file; the radius has 6 decimals and is rounded down, never up."""
+        """The row as it stands in the file: the radius rounded down to 6 decimals, a CRC-32 of the cells at the end."""
         cells = {field.name: getattr(self, field.name) for field in fields(self)}
         cells |= {"radius": f"{round_down(self.radius, 6):.6f}", "time": f"{self.time:.3f}"}
-        return "\t".join(str(cells.get(name, int(self.correct))) for name in COLUMNS) + "\n"
+        text = "\t".join(str(cells.get(name, int(self.correct))) for name in COLUMNS[:-1])
+        return f"{text}\t{zlib.crc32(text.encode()):08x}\n"
 
     @classmethod
     def parse(cls, line: str) -> "Row":

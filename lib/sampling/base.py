@@ -52,7 +52,7 @@ def check_module(base: nn.Module) -> None:
     """
     for place, module in modules_inside(base):
         name = f"{place or 'base'} ({type(module).__name__})"
-        if module.training:
+        if getattr(module, "training", False):  # a frozen TorchScript module has no such attribute
             raise ValueError(f"{name} is in training mode: call .eval() on it first, or batches change its answers")
         for key, weight in module.named_parameters(recurse=False):
             if not weight.is_meta and not weight.isfinite().all():
@@ -107,7 +107,8 @@ _TORCHS_OWN = set(vars(nn.Module()))
 
 def _inside(value: Any) -> dict[str, Any]:
     if isinstance(value, nn.Module):
-        return value._modules | {name: item for name, item in vars(value).items() if name not in _TORCHS_OWN}
+        parts = dict(value._modules.items())  # TorchScript has a dict of its own
+        return parts | {name: item for name, item in vars(value).items() if name not in _TORCHS_OWN}
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

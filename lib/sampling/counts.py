@@ -134,7 +134,7 @@ def _add(sums: Tensor, owner: Tensor, logits: Tensor, batch: Tensor) -> Tensor:
 
 
 def _check_base(base: nn.Module, images: Tensor, ids: Sequence[int], num_classes: int) -> None:
-    training = [name for name, module in base.named_modules() if module.training]
+    training = [name for name, module in base.named_modules() if getattr(module, "training", False)]
     if training:
         name = f"{training[0]} of base" if training[0] else "base"
         raise ValueError(f"{name} is in training mode: call .eval() on it first, or batches would change its answers")

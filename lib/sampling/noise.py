@@ -109,6 +109,7 @@ class Grid(Noise):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_levels(self.levels)
+        object.__setattr__(self, "levels", int(self.levels))
 
     def check(self, images: Tensor) -> None:
         check_on_grid(images, self.levels)

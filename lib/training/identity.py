@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import inspect
 import sys
@@ -18,7 +19,7 @@ from torch import nn
 from lib.models.identity import identity
 
 FOLLOWED = ("lib.training.objectives", "lib.attacks")  # rooms whose functions are part of an objective's code
-PLAIN = (bool, int, float, str, tuple, type(None))
+CONTENT = (bool, int, float, str, list, tuple, dict, type(None), torch.Tensor, np.ndarray, np.generic, nn.Module)
 
 _files: dict[str, str] = {}  # name of a module -> its code, as it was when a class in it was defined
 
@@ -64,7 +65,7 @@ def code_hash(cls: type) -> str:
     parts = set(_texts([base.__module__ for base in _bases(cls)]).values())
     for base in _bases(cls):
         if base.__module__ not in _files:
-            parts |= set(_from_cells(base))
+            parts |= set(_from_cells(base, set()))
     return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
 
 
@@ -91,17 +92,23 @@ def _texts(modules: list[str]) -> dict[str, str]:
 def _followed(values: Iterable[Any]) -> list[str]:
     """The modules of FOLLOWED that these functions, classes and modules come from."""
     homes = (value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "") for value in values)
-    return [home for home in homes if isinstance(home, str) and home.startswith(FOLLOWED)]
+    return [home for home in homes if isinstance(home, str) and (home.startswith(FOLLOWED) or _is_ones_own(home))]
 
 
-def _from_cells(cls: type) -> Iterator[str]:
+def _is_ones_own(home: str) -> bool:
+    """Whether a module is a file of the user's: neither installed, nor of Python, nor of this library."""
+    file, root = str(getattr(sys.modules.get(home), "__file__", None) or ""), home.partition(".")[0]
+    return bool(file) and "site-packages" not in file and root not in {"lib", *sys.stdlib_module_names}
+
+
+def _from_cells(cls: type, seen: set[str]) -> Iterator[str]:
     """The functions and constants of a class that has no file, with what they name."""
     for name, value in vars(cls).items():
         for function in (value, getattr(value, "__func__", None), getattr(value, "fget", None)):
             if isinstance(function, FunctionType):
-                yield from _from_function(function, f"{cls.__name__}.{name}", set())
-        if isinstance(value, PLAIN) and not name.startswith("__"):
-            yield f"{name} = {value!r}"
+                yield from _from_function(function, f"{cls.__name__}.{name}", seen)
+        if isinstance(value, CONTENT) and not name.startswith("__"):
+            yield f"{name} = {plain(value, name)!r}"
 
 
 def _from_function(function: FunctionType, name: str, seen: set[str]) -> Iterator[str]:
@@ -111,14 +118,35 @@ def _from_function(function: FunctionType, name: str, seen: set[str]) -> Iterato
         if function.__name__.startswith("__") and function.__name__ not in ("__call__", "__post_init__"):
             return  # written by dataclass, from the fields
         raise ValueError(f"the code of {name} cannot be read: define it in a file or in a notebook's cell") from None
+    inside = dict(enumerate(function.__defaults__ or ())) | (function.__kwdefaults__ or {}) | _enclosed(function)
+    for place, value in inside.items():
+        yield from _from_value(f"{name}[{place}]", value, function, seen)
     for used in sorted(_names(function.__code__) - seen):
         seen.add(used)
         value = function.__globals__.get(used)
-        if isinstance(value, FunctionType) and value.__module__ == function.__module__:
-            yield from _from_function(value, used, seen)
-        elif isinstance(value, PLAIN):
-            yield f"{used} = {value!r}"
+        yield from _from_value(used, value, function, seen)
         yield from _texts(_followed([value])).values()
+
+
+def _from_value(used: str, value: Any, function: FunctionType, seen: set[str]) -> Iterator[str]:
+    """What a function's code means by a name: the code or the content of it; "" for what a library brings."""
+    value = getattr(value, "__wrapped__", value)  # of a cache
+    if isinstance(value, functools.partial):
+        yield f"{used} = {plain([value.args, value.keywords], used)}"
+        value = value.func
+    if isinstance(value, FunctionType) and value.__module__ == function.__module__:
+        yield from _from_function(value, used, seen)
+    elif isinstance(value, type) and value.__module__ == function.__module__ and f"class {used}" not in seen:
+        seen.add(f"class {used}")
+        yield from _from_cells(value, seen)
+    elif isinstance(value, CONTENT):
+        yield f"{used} = {plain(value, used)!r}"
+
+
+def _enclosed(function: FunctionType) -> dict[str, Any]:
+    """What a function made inside another one keeps of it."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells if name != "__class__"}
 
 
 def _names(code: CodeType) -> set[str]:

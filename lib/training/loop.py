@@ -87,5 +87,13 @@ def _batches(
         # Eight on every machine: the number of workers decides what their random crops are.
         loader = DataLoader(dataset, recipe.batch_size, sampler=order.tolist(), num_workers=8, pin_memory=pinned)
         batches = ((x.to(device, non_blocking=True), y.to(device)) for x, y in loader)
-    for images, labels in batches:
+    for number, (images, labels) in enumerate(batches):
+        if number == 0:
+            _check_range(images)
         yield (augment(images, generator) if recipe.augment else images), labels
+
+
+def _check_range(images: Tensor) -> None:
+    if not images.is_floating_point() or not (images.min() >= 0 and images.max() <= 1):  # NaN fails, too
+        found = f"{images.dtype} from {images.min():g} to {images.max():g}"
+        raise ValueError(f"training images must be float in [0, 1], the scale of sigma; got {found}")

@@ -36,16 +36,27 @@ def facts_of(recipe: Recipe, build: Callable[[], nn.Module], dataset: Dataset) -
     bits of random numbers differ between kinds of machines.
     """
     network, other = (seeded_build(seed, build) for seed in (recipe.seed, recipe.seed ^ 1))
+    if network is other:
+        raise ValueError(
+            "build must make a new network each time, or a second training would start from the first's end"
+        )
     given, drawn = dict(_tensors(network)), dict(_tensors(other))
     start = hashlib.sha256()
     for name in sorted(given):
         if torch.equal(given[name], drawn[name]):
             start.update(f"{name} {given[name].dtype} ".encode())
             start.update(given[name].contiguous().reshape(-1).view(torch.uint8).numpy())
+        else:  # how it is drawn, but for the last digits
+            start.update(f"{name} {given[name].float().std():.1e} ".encode())
+    learned = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     return {
         "recipe": recipe.plain(),
         "images": fingerprint(dataset),
-        "network": {"class": type(network).__name__, "structure": identity(network, weights=False)},
+        "network": {
+            "class": type(network).__name__,
+            "structure": identity(network, weights=False),
+            "learned": hashlib.sha256(repr(learned).encode()).hexdigest(),
+        },
         "starts_from": start.hexdigest(),
         "loop": LOOP,
     }
@@ -59,7 +70,8 @@ def weights_path(directory: str | Path, facts: dict[str, Any]) -> Path:
 
 def write_weights(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """A safetensors file that names its architecture, and a .json beside it with the facts and the file's SHA-256."""
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    # Copies: safetensors does not take weights that share memory, as tied ones do.
+    tensors = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     data = safetensors.torch.save(tensors, {"arch": facts["recipe"]["arch"]})
     facts = facts | {"sha256": hashlib.sha256(data).hexdigest()}
     atomic_write(path.with_suffix(".json"), json.dumps(facts, indent=2, sort_keys=True) + "\n")
