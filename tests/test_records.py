@@ -227,7 +227,7 @@ def test_a_corrupt_row_is_refused_with_file_line_and_content(path, bad):
     assert repr(bad.rstrip("\n")) in str(error.value) or f"image {bad.split()[0]}" in str(error.value)
 
 
-@pytest.mark.parametrize("column", range(len(COLUMNS)), ids=COLUMNS)
+@pytest.mark.parametrize("column", [i for i, name in enumerate(COLUMNS) if name != "time"])
 @pytest.mark.parametrize("line", [2, 3], ids=["certified", "abstained"])
 def test_no_cell_can_be_changed_unnoticed(path, column, line):
     with opened(path, [3, 7, 9]) as record:
