@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 
-from lib.datasets import Data, fingerprint, image_digests, load_dataset, stack
+from lib.datasets import Data, fingerprint, image_digests, image_keys, load_dataset, stack
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are resized")
 IMAGES, LABELS = torch.arange(5 * 12).view(5, 1, 3, 4) / 60, torch.tensor([0, 1, 2, 0, 1])
@@ -216,7 +216,13 @@ def test_images_are_read_in_chunks(monkeypatch):
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_that_is_no_class_is_named(label):
     with pytest.raises(ValueError, match=rf"label of image 4 must lie in 0 ... 2; got {label}"):
-        image_digests(Items(labels=[0, 1, 2, 0, label]), range(5), num_classes=3)
+        image_keys(Items(labels=[0, 1, 2, 0, label]), range(5), num_classes=3)
+
+
+def test_the_key_of_an_image_is_its_digest_and_its_label():
+    keys = image_keys(Items(), [2, 0])
+    assert list(keys) == [2, 0] and [key.digest for key in keys.values()] == image_digests(Items(), [2, 0])
+    assert [key.label for key in keys.values()] == stack(Items(), [2, 0])[1].tolist()
 
 
 def test_no_images_have_no_digests():

@@ -76,7 +76,7 @@ def test_a_killed_notebook_run_never_looks_finished_and_the_next_one_completes(t
 FULL = f"[Errno {errno.EFBIG}]"
 
 
-@pytest.mark.parametrize("limit", [250, 333, 600])
+@pytest.mark.parametrize("limit", [600, 777, 1300])
 def test_a_record_on_a_full_disk_keeps_its_rows_and_is_resumed_to_the_same_bytes(limit, tmp_path):
     whole, path = finished(tmp_path / "whole.tsv").read_bytes(), tmp_path / "log.tsv"
     said = start("import test_records as t; t.finished(folder / 'log.tsv')", tmp_path, limit).communicate()[1]
@@ -101,7 +101,7 @@ with t.opened(folder / "log.tsv") as record:
 
 
 def test_nothing_is_appended_behind_half_a_line(tmp_path):
-    said = start(APPEND_TWICE, tmp_path, 333).communicate()[0].splitlines()
+    said = start(APPEND_TWICE, tmp_path, 777).communicate()[0].splitlines()
     assert FULL in said[0] and "complete or closed" in said[1]
 
 

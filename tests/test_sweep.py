@@ -24,7 +24,7 @@ RECORD = """\
 from pathlib import Path
 from lib.records import COLUMNS
 facts = dict(label=0, radius=rate, time=0.1, n0=10, n=n, n_a=n, n_b=0, sigma=0.5, alpha=alpha, seed=seed)
-facts |= dict(noise="gaussian", bound="clopper-pearson", image="0" * 16)
+facts |= dict(noise="gaussian", bound="clopper-pearson", image="0" * 16, check="0" * 8)
 rows = [facts | dict(idx=i, predict=i % 2, selected=i % 2, correct=1 - i % 2) for i in range(4)]
 lines = [COLUMNS, *([str(row[name]) for name in COLUMNS] for row in rows)]
 path = Path(run_dir, "records", "log-123.tsv")

@@ -55,7 +55,7 @@ class Row:
         return self.predict == self.label and self.predict != ABSTAIN
 
     def line(self) -> str:
-        """The row as it stands in the file: the radius rounded down to 6 decimals; last a CRC-32 of all but the time."""
+        """The row as it stands in the file: the radius rounded down to 6 decimals; last a CRC-32 of all but time."""
         cells = {field.name: getattr(self, field.name) for field in fields(self)}
         cells |= {"radius": f"{round_down(self.radius, 6):.6f}", "time": f"{self.time:.3f}"}
         texts = [str(cells.get(name, int(self.correct))) for name in COLUMNS[:-1]]
