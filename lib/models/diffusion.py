@@ -1,4 +1,4 @@
-"""Diffusion models as denoisers (Carlini et al. 2023, NOISEANDCLASSIFY): load, train, denoise.
+"""Diffusion models as denoisers (Carlini et al. 2023, NOISEANDCLASSIFY): load, denoise.
 
 Smoothing's noise is a point on the diffusion path. A diffusion model sees an image x_0 in [-1, 1] as
 

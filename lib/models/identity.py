@@ -154,6 +154,3 @@ def _refusal(place: str, value: object) -> str:
         "could be taken for another's. Give its class, or the function, a method identity() that returns what tells it "
         "apart, such as a dict of names, versions and numbers"
     )
-
-
-weights_hash = identity
