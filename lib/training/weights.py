@@ -47,7 +47,7 @@ def facts_of(recipe: Recipe, build: Callable[[], nn.Module], dataset: Dataset) -
             start.update(f"{name} {given[name].dtype} ".encode())
             start.update(given[name].contiguous().reshape(-1).view(torch.uint8).numpy())
         else:  # how it is drawn, but for the last digits
-            start.update(f"{name} {given[name].float().std():.1e} ".encode())
+            start.update(f"{name} {given[name].float().std(correction=0):.1e} ".encode())
     learned = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     return {
         "recipe": recipe.plain(),
