@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from lib.bounds import Certificate, StoppingRule
 from lib.bounds.certificate import BOUNDS
-from lib.datasets import image_keys, stack
+from lib.datasets import image_digests, image_keys, stack
 from lib.machine.provenance import describe
 from lib.models.identity import identity
 from lib.records import Record, Row, read_log
@@ -141,14 +141,7 @@ def certify_group(
     }  # fmt: skip
     columns = ("predict", "radius", "selected", "n_a", "n_b", "n")
     cells = zip(*(getattr(result, name).tolist() for name in columns), strict=True)
-    each = zip(
-        ids,
-        labels.tolist(),
-        (key.digest for key in image_keys(chunk, ids).values()),
-        seconds.tolist(),
-        cells,
-        strict=True,
-    )
+    each = zip(ids, labels.tolist(), image_digests(chunk, ids), seconds.tolist(), cells, strict=True)
     return [
         Row(idx=i, label=label, image=digest, time=took, **common, **dict(zip(columns, row, strict=True)))
         for i, label, digest, took, row in each

@@ -14,7 +14,7 @@ COMPUTE = {
     "pattern": r"(float32|tf32|bfloat16|float16)(, channels-last)?(, folded)?(, compiled|, cuda-graphs)?",
     "example": "float32, tf32, bfloat16 or float16; then, in this order, channels-last, folded, compiled|cuda-graphs",
 }
-# When an image has had enough samples, in words, which lib.methods turns into a rule of lib.sequential.
+# When an image has had enough samples, in words, which lib.methods turns into a rule of lib.bounds.
 STOP = {
     "pattern": r"after n|at radii(?P<radii>(?: \d+(?:\.\d+)?)+)|within (?P<tolerance>(?![0.]+$)\d+(?:\.\d+)?)",
     "example": "after n, or at radii 0 0.25 0.5, or within 0.05",

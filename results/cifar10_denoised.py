@@ -16,8 +16,8 @@ from torch.utils.data import TensorDataset
 from lib import methods
 from lib.config import DenoisedSmoothing
 from lib.datasets import Data, fixed_subset, load_dataset
-from lib.machine.files import atomic_write
 from lib.models import Denoised
+from results.collect import keep_record
 
 RECORDS = Path(__file__).parent / "cifar10_jpeg_denoised"
 TRAINED_ON = 8000  # images, 1000 of them held out: a denoiser of 8 layers learns enough from them in minutes
@@ -51,10 +51,7 @@ def make(cfg: DenoisedSmoothing) -> None:
     }
     for name, base in bases.items():
         methods.certified(cfg, data, base, sigma, name, ids)
-        for suffix in (".tsv", ".json"):
-            found = (cfg.run_path / "records").glob(f"{name}-????????{suffix}")
-            newest = max(found, key=lambda path: path.stat().st_mtime)
-            atomic_write(RECORDS / f"{name}{suffix}", newest.read_bytes())
+        keep_record(cfg.run_path / "records", name, RECORDS)
 
 
 def main() -> None:

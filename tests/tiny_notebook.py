@@ -1,4 +1,4 @@
-"""A notebook of a few cells, its parameters and its profile, for the tests of lib.jobs and lib.run."""
+"""A notebook of a few cells, its parameters and its profile, for the tests of lib.runner and lib.run."""
 
 import json
 from dataclasses import dataclass
