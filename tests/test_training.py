@@ -15,7 +15,7 @@ from torch.optim import SGD, Adam
 from torch.utils.data import TensorDataset
 
 from lib.training import Diverged, Recipe, facts_of, train, weights, weights_path
-from lib.training.objectives import MSE, Gaussian
+from lib.training.objectives import MSE, Gaussian, Step
 from lib.training.state import State
 
 IMAGES = torch.rand(96, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -159,6 +159,18 @@ def test_the_cosine_ends_at_zero(optimizer):
     assert rates(recipe)[5] == (0.01 if optimizer == "adam_then_sgd" else pytest.approx(0.05 * 0.3087, rel=1e-3))
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_one_cycle_rises_to_the_rate_and_falls_to_zero_from_batch_to_batch(optimizer):
+    recipe = replace(RECIPE, optimizer=optimizer, schedule="one-cycle", epochs=10)
+    state, seen = State(recipe, build()), []
+    for epoch in range(10):
+        for batch in range(5):
+            state.step(IMAGES, LABELS, Step(torch.Generator().manual_seed(0), epoch, batch, 10, 5))
+            seen.append(state.optimizer.param_groups[0]["lr"])
+        state.end_epoch(epoch)
+    assert seen == pytest.approx([0.05 * x / 10 if x < 10 else 0.05 * (50 - x) / 40 for x in range(50)])
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader")
 def test_a_set_that_changes_its_tensors_when_read_is_read_item_by_item(tmp_path):
     class Dark(TensorDataset):
@@ -266,10 +278,13 @@ def test_a_weights_file_names_its_architecture(tmp_path):
 # ---- interrupted -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adam_then_sgd"])
+WAYS = [("sgd", "cosine"), ("adam", "cosine"), ("adam_then_sgd", "cosine"), ("sgd", "one-cycle")]
+
+
+@pytest.mark.parametrize(("optimizer", "schedule"), WAYS)
 @pytest.mark.parametrize("batches", [4, 8, 11])  # in the middle of an epoch, and late
-def test_an_interrupted_run_ends_with_the_same_weights(optimizer, batches, tmp_path):
-    recipe = replace(RECIPE, optimizer=optimizer, sgd_epoch=2, ema=0.9, schedule="cosine")
+def test_an_interrupted_run_ends_with_the_same_weights(optimizer, schedule, batches, tmp_path):
+    recipe = replace(RECIPE, optimizer=optimizer, sgd_epoch=2, ema=0.9, schedule=schedule)
     with pytest.raises(Interrupted):
         fit(tmp_path, recipe, hook=interrupt_after(batches))
     assert not list(tmp_path.glob("*.safetensors"))
@@ -376,6 +391,19 @@ def test_a_recipe_that_makes_no_sense_is_refused(field, value):
 def test_sgd_that_would_never_have_its_turn_is_refused(epoch):
     with pytest.raises(ValueError, match="sgd_epoch must be from 1 to epochs - 1 = 3"):
         replace(RECIPE, optimizer="adam_then_sgd", sgd_epoch=epoch)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"optimizer": "adam_then_sgd", "sgd_epoch": 2, "schedule": "one-cycle"}, "one-cycle is one rise"),
+        ({"optimizer": "adam", "nesterov": True}, "nesterov needs sgd with momentum; got adam"),
+        ({"momentum": 0.0, "nesterov": True}, "nesterov needs sgd with momentum; got sgd, momentum = 0.0"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(fields, says):
+    with pytest.raises(ValueError, match=says):
+        replace(RECIPE, **fields)
 
 
 @pytest.mark.parametrize("compute", ["float16", "float32, folded", "quickly"])

@@ -105,7 +105,11 @@ class NoiseTraining(Common):
     epochs: int = parameter(100, "passes over the training images, for each noise level", min=1)
     train_batch: int = parameter(64, "training images in one step", min=1)
     lr: float = parameter(0.05, "first learning rate", above=0)
-    schedule: str = parameter("cosine", "learning rate over the epochs", choices=("step", "cosine"))
+    schedule: str = parameter(
+        "cosine", "learning rate over the epochs; one-cycle also takes Nesterov's momentum",
+        choices=("step", "cosine", "one-cycle"),
+    )  # fmt: skip
+    weight_decay: float = parameter(1e-4, "share of the weights that each step takes away, times the rate", min=0)
     augment: bool = parameter(False, "random crops and flips of the training images")
 
 
@@ -149,6 +153,12 @@ class DenoisedSmoothing(NoiseTraining):
         "ways to fine-tune the MSE denoiser to it; the best on held-out images is kept",
         distinct=True, **TRAINING,
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        changing = [words for words in (self.mse, self.stab, *self.stab_mse) if "after" in words]
+        if changing and self.schedule == "one-cycle":
+            raise ValueError(f"schedule = 'one-cycle': {changing[0]!r} changes its optimizer on the way; write 'step'")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def noise_trained_classifier(cfg: NoiseTraining, data: Data, sigma: float) -> nn
     images = training_images(data)
     recipe = Recipe(
         Gaussian(sigma), cfg.arch, epochs=cfg.epochs, batch_size=cfg.train_batch, lr=cfg.lr, schedule=cfg.schedule,
-        augment=cfg.augment, compute=for_training(cfg), seed=cfg.seed,
+        nesterov=cfg.schedule == "one-cycle", weight_decay=cfg.weight_decay, augment=cfg.augment,
+        compute=for_training(cfg), seed=cfg.seed,
     )  # fmt: skip
     return train(
         recipe, lambda: build_classifier(cfg.arch, data), images, cfg.run_path / "weights", device=cfg.device,

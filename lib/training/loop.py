@@ -59,13 +59,14 @@ def _fit(
     """The trained weights. What is needed to go on after a crash is kept as <path>.resume."""
     state, resume = State(recipe, model), path.with_suffix(".resume")
     first = state.load(resume, device) if resume.exists() else 0
+    batches = -(-len(dataset) // recipe.batch_size)
     for epoch in range(first, recipe.epochs):
         if progress:
             progress(epoch)
         try:
             with seeded(recipe.seed + 1 + epoch, device) as generator:
                 for batch, (images, labels) in enumerate(_batches(dataset, recipe, generator, device)):
-                    state.step(images, labels, Step(generator, epoch, batch, recipe.epochs))
+                    state.step(images, labels, Step(generator, epoch, batch, recipe.epochs, batches))
             state.end_epoch(epoch)
         except Diverged:
             resume.unlink(missing_ok=True)  # it would only lead here again

@@ -15,6 +15,8 @@ RANGES = (
     (("weight_decay", "sgd_epoch", "seed"), "finite and at least 0", lambda x: 0 <= x < math.inf),
 )
 
+SCHEDULES = ("step", "cosine", "one-cycle")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -31,8 +33,11 @@ class Recipe:
     optimizer: str = "sgd"  # sgd, adam, or adam_then_sgd
     lr: float = 0.1
     momentum: float = 0.9
+    nesterov: bool = False  # of sgd: the gradient is taken a step ahead
     weight_decay: float = 1e-4
-    schedule: str = "step"  # step: lr * gamma every lr_step epochs; cosine: to 0 over all epochs
+    # step: lr * gamma every lr_step epochs; cosine: to 0 over all epochs; one-cycle: from batch to batch, in a straight
+    # line from 0 to lr over the first fifth of the training, then back to 0 (Smith and Topin 2017)
+    schedule: str = "step"
     lr_step: int = 30
     gamma: float = 0.1
     sgd_epoch: int = 0  # adam_then_sgd: the first epoch of SGD, where the schedule begins anew ...
@@ -45,7 +50,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if not isinstance(self.objective, Objective):
             raise ValueError(f"objective must be an Objective, such as Gaussian(0.5); got {self.objective!r}")
-        for name, allowed in (("optimizer", ("sgd", "adam", "adam_then_sgd")), ("schedule", ("step", "cosine"))):
+        for name, allowed in (("optimizer", ("sgd", "adam", "adam_then_sgd")), ("schedule", SCHEDULES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}")
         how = Compute.parse(self.compute)
@@ -55,6 +60,10 @@ class Recipe:
             for name in names:
                 if not fits(getattr(self, name)):  # False for NaN, too
                     raise ValueError(f"{name} must be {sense}; got {getattr(self, name)}")
+        if self.schedule == "one-cycle" and self.optimizer == "adam_then_sgd":
+            raise ValueError("one-cycle is one rise and one fall for one optimizer: choose step for adam_then_sgd")
+        if self.nesterov and not (self.momentum > 0 and self.optimizer == "sgd"):
+            raise ValueError(f"nesterov needs sgd with momentum; got {self.optimizer}, momentum = {self.momentum}")
         if self.optimizer == "adam_then_sgd" and not 0 < self.sgd_epoch < self.epochs:
             raise ValueError(f"sgd_epoch must be from 1 to epochs - 1 = {self.epochs - 1}, or SGD never has its turn; "
                              f"got {self.sgd_epoch}")  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, StepLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lib.machine.files import atomic_write
@@ -41,6 +41,9 @@ class State:
     def step(self, images: Tensor, labels: Tensor, at: Step) -> None:
         """One optimizer step on a batch. Diverged where the loss of the batch before was not finite."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self.recipe.schedule == "one-cycle":
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.recipe.lr * one_cycle((at.epoch + at.batch / at.batches) / at.epochs)
         with self.how.settings():
             with self.how.autocast(images.device):
                 loss = self.recipe.objective(self.forward, self.how.lay_out(images), labels, at)
@@ -113,10 +116,17 @@ class State:
 def _optimizer(recipe: Recipe, parameters: list[nn.Parameter], adam: bool, lr: float) -> Optimizer:
     if adam:
         return Adam(parameters, lr, weight_decay=recipe.weight_decay)
-    return SGD(parameters, lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    return SGD(parameters, lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov)
+
+
+def one_cycle(done: float, rising: float = 0.2) -> float:
+    """The share of the largest rate when the share `done` of the training is over: up to 1 at `rising`, then to 0."""
+    return done / rising if done < rising else (1 - done) / (1 - rising)
 
 
 def _schedule(recipe: Recipe, optimizer: Optimizer, epochs: int) -> LRScheduler:
+    if recipe.schedule == "one-cycle":
+        return LambdaLR(optimizer, lambda epoch: 1.0)  # `step` sets the rate, from batch to batch
     if recipe.schedule == "cosine":
         return CosineAnnealingLR(optimizer, epochs)
     return StepLR(optimizer, recipe.lr_step, recipe.gamma)

@@ -24,6 +24,7 @@ class Step:
     epoch: int = 0  # from 0
     batch: int = 0  # number within the epoch, from 0
     epochs: int = 1  # passes over the data in all
+    batches: int = 1  # in an epoch
 
 
 class Objective:
