@@ -9,10 +9,6 @@ VENV := .venv
 INSTALLED := $(VENV)/installed
 RUN := $(VENV)/bin/python -m
 
-# Memory that is kept, not fetched anew for each layer: up to several times as fast on a CPU (lib/machine/provenance.py).
-export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
-export MALLOC_MMAP_THRESHOLD_ ?= 33554432
-
 reproduce: $(INSTALLED) ## execute the notebooks of the three papers (PROFILE=digits, cifar10 or imagenet); skips what is up to date
 	$(RUN) lib.run --papers --profile $(PROFILE)
 

@@ -2,7 +2,8 @@
 
 tests        the CUDA paths: counts that do not depend on the batch, other precisions, a full memory, a kill
 throughput   samples a second against the bare forward pass and the papers' loop, by itself on the device
-01, 02, 03   the notebooks of the three papers with the profile
+train        the classifiers of notebook 01, all noise levels side by side: one alone leaves a large GPU waiting
+01, 02, 03   the notebooks of the three papers with the profile, which take these weights up
 fixed        one noise level of 01 again, with the papers' fixed n = 100,000 for every image
 
 Each step is a process of its own with its log in OUT/logs. Those that may run side by side do: trainings that wait for
@@ -21,7 +22,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ from lib.config import NOTEBOOKS, field_names, load_profile
 from lib.machine.files import atomic_write
 from lib.machine.provenance import PROJECT_ROOT
 
+FIRST = next(iter(NOTEBOOKS))
 FIXED_SIGMA = 0.25
 BRIEF = "1 epochs of 8, adam 1e-3"
 TOY = {
@@ -69,13 +70,15 @@ def steps(options: argparse.Namespace) -> list[Step]:
         Step("tests", ["pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py"], alone=True),
         Step("throughput", ["benchmarks.throughput", "--device", device, *models, "--rounds", rounds,
                             "--output", str(out / "throughput.csv")], alone=True),
-        *(Step(name[:2], ["lib.run", name, "--profile", options.profile, *settings(options)])
-          for name in NOTEBOOKS if name[:2] in ("01", "02", "03")),
-        Step("fixed", ["benchmarks.gpu", "--fixed", "--profile", options.profile, "--device", device,
-                       "--data", str(options.data)], after=("01",)),
     ]  # fmt: skip
-    wanted = options.steps or [step.name for step in made]
-    return [step for step in made if step.name in wanted]
+    again = ["--profile", options.profile, "--device", device, "--data", str(options.data)]
+    trainings = [f"train {sigma}" for sigma in (0.0, *load_profile(options.profile, FIRST)["sigmas"])]
+    made += [Step(name, ["benchmarks.gpu", "--part", *name.split(), *again]) for name in trainings]
+    for name in NOTEBOOKS:
+        words = ["lib.run", name, "--profile", options.profile, *settings(options)]
+        made.append(Step(name[:2], words, after=tuple(trainings)))
+    made.append(Step("fixed", ["benchmarks.gpu", "--part", "fixed", str(FIXED_SIGMA), *again], after=("01",)))
+    return [step for step in made if not options.steps or step.name.split()[0] in options.steps]
 
 
 def overrides(options: argparse.Namespace) -> dict[str, str]:
@@ -89,16 +92,20 @@ def settings(options: argparse.Namespace) -> list[str]:
     return [word for name, value in overrides(options).items() for word in ("-p", name, value)]
 
 
-def certify_with_fixed_n(options: argparse.Namespace) -> None:
-    """One noise level of notebook 01, every image with all n samples: the record 01_fixed_n_<sigma>."""
+def part(options: argparse.Namespace) -> None:
+    """A part of notebook 01 for one noise level, in this process: "train", or "fixed", which certifies as well.
+
+    The record is called 01_fixed_n_<sigma>: every image has all n samples, whatever the profile says of stopping.
+    """
     from lib import datasets, methods
 
-    name = next(iter(NOTEBOOKS))
-    cfg = NOTEBOOKS[name](**load_profile(options.profile, name) | overrides(options) | {"stop": "after n"})
+    what, sigma = options.part[0], float(options.part[1])
+    cfg = NOTEBOOKS[FIRST](**load_profile(options.profile, FIRST) | overrides(options) | {"stop": "after n"})
     data = datasets.load_dataset(cfg.dataset, cfg.data_path)
-    ids = datasets.fixed_subset(len(data.test), cfg.skip, cfg.images)
-    base = methods.noise_trained_classifier(cfg, data, FIXED_SIGMA)
-    methods.certified(cfg, data, base, FIXED_SIGMA, f"01_fixed_n_{FIXED_SIGMA}", ids)
+    base = methods.noise_trained_classifier(cfg, data, sigma)
+    if what == "fixed":
+        ids = datasets.fixed_subset(len(data.test), cfg.skip, cfg.images)
+        methods.certified(cfg, data, base, sigma, f"01_fixed_n_{sigma}", ids)
 
 
 def make_toy(options: argparse.Namespace) -> None:
@@ -123,8 +130,7 @@ def make_toy(options: argparse.Namespace) -> None:
 def run(todo: list[Step], out: Path, limit: float, together: int) -> None:
     """Run the steps, at most `together` at a time, until all have ended or `limit` seconds are over."""
     (out / "logs").mkdir(parents=True, exist_ok=True)
-    ends, names = time.monotonic() + limit, {step.name for step in todo}
-    logs: dict[str, IO[bytes]] = {}
+    ends = time.monotonic() + limit
     while any(step.result in ("not started", "running") for step in todo):
         for step in todo:
             if step.running and step.process and step.process.poll() is not None:
@@ -143,17 +149,18 @@ def run(todo: list[Step], out: Path, limit: float, together: int) -> None:
                 continue
             if any(other.alone and other.result == "not started" for other in todo) and not step.alone:
                 continue  # what must be alone comes first
-            logs[step.name] = open(out / "logs" / f"{step.name}.txt", "wb")
-            step.started, step.result = time.monotonic(), "running"
-            step.process = subprocess.Popen(
-                [sys.executable, "-m", *step.words], cwd=PROJECT_ROOT, stdout=logs[step.name],
-                stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | {"KIT_PROGRESS": "log"},
-            )  # fmt: skip
-            print(f"{step.name}: started, {' '.join(step.words)}", flush=True)
+            start(step, out)
         time.sleep(0.2)
-    for log in logs.values():
-        log.close()
-    assert names == {step.name for step in todo}
+
+
+def start(step: Step, out: Path) -> None:
+    step.started, step.result = time.monotonic(), "running"
+    with (out / "logs" / f"{step.name}.txt").open("wb") as log:
+        step.process = subprocess.Popen(
+            [sys.executable, "-m", *step.words], cwd=PROJECT_ROOT, stdout=log, stderr=subprocess.STDOUT,
+            start_new_session=True, env=os.environ | {"KIT_PROGRESS": "log"},
+        )  # fmt: skip
+    print(f"{step.name}: started, {' '.join(step.words)}", flush=True)
 
 
 def stop(step: Step) -> None:
@@ -182,18 +189,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--steps", nargs="+", metavar="NAME", help="only these; all of them are listed above")
     parser.add_argument("--limit", type=float, default=86_400, metavar="SECONDS")
-    parser.add_argument("--together", type=int, default=3, help="steps that may run side by side (default: 3)")
+    parser.add_argument("--together", type=int, default=5, help="steps that may run side by side (default: 5)")
     parser.add_argument("--toy", action="store_true")
-    parser.add_argument("--fixed", action="store_true", help=argparse.SUPPRESS)  # the process of that step
+    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)  # what a process of `train` or `fixed` is told
     options = parser.parse_args()
     options.data, options.out = options.data.resolve(), options.out.resolve()
-    if options.fixed:
-        certify_with_fixed_n(options)
+    if options.part:
+        part(options)
         return 0
     if options.toy:
         make_toy(options)
     todo = steps(options)
-    unknown = set(options.steps or ()) - {step.name for step in todo}
+    unknown = set(options.steps or ()) - {step.name.split()[0] for step in todo}
     if unknown:
         parser.error(f"--steps {sorted(unknown)[0]}: no such step")
     run(todo, options.out, options.limit, options.together)

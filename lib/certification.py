@@ -69,7 +69,10 @@ def certify_dataset(
 
     The record is <path>-<hash>.tsv. It belongs to f as a function (class, weights, attributes; `lib.models.identity`),
     to the pixels and labels of the ids, to noise, seed and certificate: another of these is another hash and another
-    file, so nothing is overwritten and nothing stale is read. Before anything is sampled, f answers a probe, which must
+    file, so nothing is overwritten and nothing stale is read. A folder of images, whose pixels take long to read, has
+    the names, sizes and labels of its files in the hash, and a row the hash of the pixels that were certified: a row is
+    taken up where the file's times and inode are as they were (`lib.records.seen`), else its pixels are read and
+    compared, and others are refused. Before anything is sampled, f answers a probe, which must
     agree with that of a record on the disk (`lib.records.probe`).
     Where more ids are asked for than a record of the same run holds, its rows are taken up. Not so with n: with a fixed
     n, more samples after a look at the votes would spend alpha a second time. Choose n before, or a `rule`: its bound
@@ -87,36 +90,42 @@ def certify_dataset(
     if not listed:
         raise ValueError("ids must name at least one image; got none")
     images = image_keys(dataset, listed, classifier.num_classes)
+    read = lambda ids: image_digests(dataset, ids)  # noqa: E731
     probed = lambda ids: place.probe(classifier, stack(dataset, ids)[0], ids, device)  # noqa: E731
     answers = probed(listed[:OWN])
     parameters = _with_facts(_parameters(classifier, how, device), facts or {})
-    path = Path(path).with_name(f"{Path(path).name}-{_digest([parameters, list(images.items())])}.tsv")
+    digest = _digest([parameters, [(i, key[:2]) for i, key in images.items()]])
+    path = Path(path).with_name(f"{Path(path).name}-{digest}.tsv")
     report = progress or (lambda done: None)
-    with Record(path, parameters, images, answers) as record:
+    with Record(path, parameters, images, answers, read) as record:
         todo = set(record.todo)
         # groups with an image that the record lacks; the first of them may have others that it holds already
         groups = [group for group in _groups(listed, classifier.batch_size, how) if group[-1] in todo]
-        known = rows_elsewhere(path, parameters, images, probed) if groups else {}
+        wanted = {i: images[i] for group in groups for i in group}
+        known = rows_elsewhere(path, parameters, wanted, probed, read) if groups else {}
         unknown = [[i for i in group if i not in known] for group in groups]
         fresh = iter(place.rows(classifier, dataset, [group for group in unknown if group], how, device))
         report(len(record.done))
         for group, new in zip(groups, unknown, strict=True):
-            rows = known | {row.idx: row for row in (next(fresh) if new else [])}
-            record.append(rows[i] for i in group if i in todo)
+            rows = {row.idx: row for row in (next(fresh) if new else [])}
+            record.append(rows.get(i) or known[i] for i in group if i in todo)
             report(len(record.done))
         if not record.complete:
-            record.finish(place.describe(device))
+            record.finish(place.describe(device) | _sizes_found(classifier))
     return read_log(record.path)
 
 
-def _groups(ids: Sequence[int], batch_size: int, how: Certificate) -> list[Sequence[int]]:
+def _groups(ids: Sequence[int], batch_size: int | str, how: Certificate) -> list[Sequence[int]]:
     """Images certified together: enough that the n0 samples of a group fill a batch, one where n fills ten by itself.
 
     With a rule that looks at votes eight times as many, since most stop early: later rounds then fill batches too.
 
     Groups start at fixed places, also after a crash: a batch then holds the same samples again, and floating point,
-    which may depend on a batch's shape, gives the same votes.
+    which may depend on a batch's shape, gives the same votes. With "auto" the places are those of a batch of 1000; the
+    batches are not, so votes on a tie of f's logits, equal but for the last bit, may fall otherwise in another run.
     """
+    if isinstance(batch_size, str):
+        batch_size = 1000
     size = -(-batch_size // how.n0)
     if how.rule.looks_at_votes:
         size *= 8
@@ -160,6 +169,12 @@ def _parameters(classifier: SmoothedClassifier, how: Certificate, device: str) -
         "seed": classifier.seed,
         "batch_size": classifier.batch_size,
     }
+
+
+def _sizes_found(classifier: SmoothedClassifier) -> dict[str, list[int]]:
+    """For the manifest: which batches "auto" came to. Nothing where the size was given, or the workers found it out."""
+    found = classifier.batch_sizes_found
+    return {"batch_sizes_found": found} if found else {}
 
 
 def settled_probe(classifier: SmoothedClassifier, images: Tensor, ids: Sequence[int]) -> Probe:

@@ -12,7 +12,8 @@ from lib.sampling import Noise, class_counts
 from lib.sampling.base import as_module, check_module
 from lib.sampling.counts import image_ids
 from lib.sampling.noise import as_noise
-from lib.words import LARGEST_KEY
+from lib.sampling.pace import checked_batch_size, found
+from lib.words import AUTO, LARGEST_KEY
 
 __all__ = ["ABSTAIN", "Certificates", "SmoothedClassifier"]
 
@@ -35,7 +36,9 @@ class SmoothedClassifier:
     `base`: the classifier f, images (N, C, H, W) in [0, 1] -> logits (N, num_classes): an nn.Module in eval mode, or a
     function. It must give the same answer to the same batch: what draws noise or drops units by itself is no f.
     `sigma`: the level of Gaussian noise in the same [0, 1] units, or a noise of `lib.sampling`, such as
-    Grid(0.25, levels=255). `seed` and the ids of the images fix the noise, `batch_size` only the speed.
+    Grid(0.25, levels=255). `seed` and the ids of the images fix the noise, `batch_size` only the speed: noisy images
+    in one forward pass, or "auto", the fastest, found out as sampling goes on. (f's logits may depend on the shape of a
+    batch in their last bit, and a vote on a tie of logits with them: who needs the same bytes twice gives a number.)
     ValueError for a part in training mode, a weight that is not finite, a denoiser made for another noise level, or a
     number out of its range.
     """
@@ -47,14 +50,14 @@ class SmoothedClassifier:
         num_classes: int,
         *,
         seed: int = 0,
-        batch_size: int = 1000,
+        batch_size: int | str = AUTO,
     ) -> None:
         self.base, self.noise = as_module(base), as_noise(sigma)
         self.num_classes, self.seed = (
             whole_number(num_classes, "num_classes", 2),
             whole_number(seed, "seed", 0, LARGEST_KEY + 1),
         )
-        self.batch_size = whole_number(batch_size, "batch_size")
+        self.batch_size = checked_batch_size(batch_size)
         check_module(self.base)
         for name, module in self.base.named_modules():
             expected = getattr(module, "expected_sigma", None)
@@ -67,6 +70,11 @@ class SmoothedClassifier:
         """The noise level."""
         return self.noise.sigma
 
+    @property
+    def batch_sizes_found(self) -> list[int]:
+        """What "auto" has come to so far, in this process: one size for each shape and device; [] for a given size."""
+        return found(self.base) if self.batch_size == AUTO else []
+
     def _fit_in(self, batch_size: int) -> None:
         self._fitting = batch_size
 
@@ -74,9 +82,12 @@ class SmoothedClassifier:
         self, images: Tensor, ids: Iterable[int] | None, n: int, start: int = 0, progress: Callable | None = None
     ) -> np.ndarray:
         """SAMPLEUNDERNOISE: int64 (N, num_classes) counts over noise samples start ... start + n - 1 of each image."""
+        size = self.batch_size
+        if not isinstance(size, str) and self._fitting:
+            size = min(size, self._fitting)
         counts = class_counts(
             self.base, images, ids, n, sigma=self.noise, num_classes=self.num_classes, seed=self.seed, start=start,
-            batch_size=min(self.batch_size, self._fitting or self.batch_size), progress=progress, halved=self._fit_in,
+            batch_size=size, progress=progress, halved=self._fit_in,
         )  # fmt: skip
         return counts.cpu().numpy()
 

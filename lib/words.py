@@ -2,6 +2,8 @@
 
 LARGEST_KEY = 2**32 - 1  # of a seed and of an image's id: noise is keyed by 32 bits of each
 
+AUTO = "auto"  # of a batch size: the fastest, found out by lib.sampling.pace
+
 # A training in words, which lib.methods reads: "90 epochs of 256, adam 1e-3", perhaps with ", sgd 1e-3 after 50".
 RATE = r"\d+(?:\.\d+)?(?:e-\d+)?"
 TRAINING = {

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from toys import hyperplane
 
-from lib.attacks import mean_softmax_loss, pgd, smoothed_loss, straight_through
+from lib.attacks import losses, mean_softmax_loss, pgd, smoothed_loss, straight_through
 
 IMAGES = 0.3 + 0.4 * torch.rand(40, 1, 3, 4, generator=torch.Generator().manual_seed(0))
 BASE = hyperplane()
@@ -178,6 +178,19 @@ def test_the_noise_is_fresh_at_every_call_and_the_same_for_the_same_seed():
 
 def test_the_same_seed_gives_the_same_attack():
     assert torch.equal(*(pgd(against_g(), IMAGES, 0.5, restarts=2) for _ in range(2)))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_copies_in_parts_give_the_same_gradient_and_a_batch_in_training_stays_whole(training, monkeypatch):
+    base, sizes, found = network().train(training), [], []
+    base.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    for at_once in (2**21, 5 * IMAGES[0].numel()):
+        monkeypatch.setattr(losses, "AT_ONCE", at_once)
+        x = IMAGES.clone().requires_grad_()
+        loss = smoothed_loss(base, LABELS, sigma=0.5, samples=4, generator=generator())
+        found.append(torch.autograd.grad(loss(x).sum(), x)[0])
+    torch.testing.assert_close(*found)
+    assert (max(sizes[1:]) <= 5) is not training
 
 
 # ---- through steps without a gradient --------------------------------------------------------------------------

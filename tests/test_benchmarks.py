@@ -13,10 +13,58 @@ def test_the_papers_loop_counts_every_sample():
 
 
 def test_a_row_compares_the_kit_with_the_forward_pass_and_the_peers(monkeypatch):
-    monkeypatch.setitem(throughput.MODELS, "tiny", (throughput.digits_cnn, throughput.DIGIT, 400))
+    monkeypatch.setitem(throughput.MODELS, "tiny", (throughput.digits_cnn, throughput.DIGIT, (400, 400)))
     row = throughput.measure("tiny", torch.device("cpu"), rounds=1, fast="bfloat16, folded")
     ratios = [row[name] for name in row if " / " in name and row[name] != "not installed"]
     assert row["model"] == "tiny" and len(ratios) >= 6 and all(float(text.split()[0]) > 0 for text in ratios)
+    assert row["fast"] == "bfloat16, folded"
+
+
+def test_a_batch_that_does_not_fit_ends_the_search_for_the_best(monkeypatch):
+    class Small(torch.nn.Module):
+        def forward(self, images):
+            if len(images) > 50:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return images
+
+    images = torch.rand(1, *throughput.DIGIT)
+    assert throughput.best_batch_size(Small(), images, 400) in (25, 50)
+    monkeypatch.setitem(throughput.BATCH_SIZES, "cpu", (64, 256))
+    with pytest.raises(torch.OutOfMemoryError):
+        throughput.best_batch_size(Small(), images, 400)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (_, shape, _) in throughput.MODELS.items() if shape == throughput.DIGIT]
+)
+def test_folding_is_left_out_where_it_is_not_possible(name):
+    words = throughput.computed(throughput.MODELS[name][0]().eval(), "float32, channels-last, folded").compute
+    assert words == "float32, channels-last" + ", folded" * (name == "digits_cnn")
+
+
+def test_a_model_whose_library_is_missing_is_left_out(monkeypatch, capsys):
+    def measured(name):
+        if "DDPM" in name:
+            raise ModuleNotFoundError("No module named 'diffusers'")
+        return [{"model": name}]
+
+    rows = [row["model"] for row in throughput.rows_of(throughput.MODELS, measured)]
+    assert rows == [name for name in throughput.MODELS if "DDPM" not in name]
+    assert "DDPM + ResNet-110 is left out: No module named 'diffusers'" in capsys.readouterr().err
+
+
+def test_no_row_is_begun_after_the_limit(monkeypatch, capsys):
+    monkeypatch.setattr(throughput, "measure", lambda name, *_: {"model": name})
+    monkeypatch.setattr("sys.argv", ["throughput", "--all", "--limit", "0"])
+    throughput.main()
+    assert capsys.readouterr().out.splitlines()[2:] == ["| digits_cnn |"]
+
+
+def test_the_size_that_is_found_is_held_against_given_ones_and_the_loop_at_both_n(monkeypatch):
+    monkeypatch.setitem(throughput.MODELS, "tiny", (throughput.digits_cnn, throughput.DIGIT, (400, 400)))
+    rows = list(throughput.auto("tiny", torch.device("cpu"), rounds=1))
+    assert [row["n"] for row in rows] == [300, 400] and all(row["best given"] <= row["n"] for row in rows)
+    assert all(float(row[name].split()[0]) > 0 for row in rows for name in row if " / " in name)
 
 
 def test_speed_and_memory_are_those_of_the_setting(monkeypatch):

@@ -52,6 +52,17 @@ def test_a_finished_record_is_read_and_not_made_again(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(certify(tmp_path), first)
 
 
+def test_auto_is_what_the_record_is_named_after_and_its_manifest_says_what_it_came_to(tmp_path):
+    log = certify(tmp_path, batch_size="auto")
+    manifest = json.loads(next(tmp_path.glob("log-*.json")).read_text())
+    assert manifest["parameters"]["batch_size"] == "auto"
+    assert all(size >= 1 for size in manifest["environment"]["batch_sizes_found"])
+    assert len(manifest["environment"]["batch_sizes_found"]) == 1
+    pd.testing.assert_frame_equal(without_time(log), without_time(certify(tmp_path)))
+    certify(tmp_path, batch_size="auto")
+    assert len(list(tmp_path.glob("log-*.tsv"))) == 2
+
+
 # For every parameter of a record, how a user would change it.
 CHANGES = {
     "f": {"base": hyperplane(1)}, "compute": {"base": Computed(hyperplane())}, "num_classes": {"num_classes": 3},

@@ -7,22 +7,25 @@ import time
 
 import pytest
 import torch
+from image_folders import write_folder
 from test_certification import DATASET, RULE
 from test_records import without_time
 from torch import nn
+from torchvision import transforms as T
+from torchvision.datasets import ImageFolder
 from toys import hyperplane
 
 from lib import certification, methods, run
 from lib.certification import certify_dataset
 from lib.config import Common
 from lib.datasets import Data
-from lib.machine.provenance import MALLOC
 from lib.smoothing import SmoothedClassifier
 
 pytest.importorskip("distributed", reason="a cluster needs: pip install -e '.[cluster]'")
 
 import dask
 
+from lib import cluster as cluster_room
 from lib.cluster import Workers, cluster
 
 IDS = list(range(24))
@@ -121,6 +124,51 @@ def test_of_a_finished_record_the_cluster_is_only_asked_the_probe(client, local,
     assert certify_dataset(*positional, **named, where=Workers(client))["idx"].tolist() == IDS
 
 
+@pytest.fixture
+def images(tmp_path):
+    write_folder(tmp_path / "images")
+    return ImageFolder(tmp_path / "images" / "test", T.Compose([T.Grayscale(), T.Resize((3, 4)), T.ToTensor()]))
+
+
+def of_a_folder(images, folder, **where):
+    positional, named = arguments(folder)
+    certify_dataset(positional[0], images, range(6), positional[3], **named, **where)
+    return record(folder)
+
+
+def sent(monkeypatch):
+    """The ids of images that travel from now on."""
+    ids, really = [], cluster_room._chunk
+    monkeypatch.setattr(cluster_room, "_chunk", lambda data, group: ids.extend(group) or really(data, group))
+    return ids
+
+
+def test_workers_that_find_a_folders_files_read_them_themselves(client, images, tmp_path, monkeypatch):
+    here, travelled = of_a_folder(images, tmp_path / "here"), sent(monkeypatch)
+    there = of_a_folder(images, tmp_path / "there", where=Workers(client))
+    assert travelled == [] and there.name == here.name and without_time(there) == without_time(here)
+
+
+@pytest.mark.parametrize("other", [("images", "nowhere"), ("test", "train")], ids=["no files", "other files"])
+def test_images_travel_to_workers_that_lack_the_files(other, client, images, tmp_path, monkeypatch):
+    here, travelled = of_a_folder(images, tmp_path / "here"), sent(monkeypatch)
+    elsewhere = lambda ask, path: {"a": ask(path), "b": ask(path.replace(*other))}  # noqa: E731
+    monkeypatch.setattr(client, "run", elsewhere)
+    there = of_a_folder(images, tmp_path / "there", where=Workers(client))
+    assert travelled == list(range(6)) and without_time(there) == without_time(here)
+
+
+@pytest.mark.parametrize("what", ["digest", "stamp"])
+def test_a_worker_with_other_files_under_the_same_names_is_refused(what, client, images, tmp_path, monkeypatch):
+    really = cluster_room.file_keys
+    changed = lambda key: key._replace(**{what: "0" * 16})  # noqa: E731
+    monkeypatch.setattr(
+        cluster_room, "file_keys", lambda *of: {i: changed(key) for i, key in (really(*of) or {}).items()}
+    )
+    with pytest.raises(ValueError, match=r"a worker has other files for images \[0\] than the client"):
+        of_a_folder(images, tmp_path, where=Workers(client))
+
+
 def test_an_error_in_a_chunk_comes_back_and_lets_go_of_the_record(client, tmp_path):
     positional, named = arguments(tmp_path)
     positional[0].base.train()
@@ -155,7 +203,7 @@ def test_a_run_is_not_started_where_no_scheduler_answers(capsys, monkeypatch):
 
 def test_every_worker_here_computes_with_one_thread_and_keeps_its_memory(client):
     assert set(client.run(torch.get_num_threads).values()) == {1}
-    for name, value in MALLOC.items():
+    for name, value in cluster_room.KEEP_MEMORY.items():
         assert set(client.run(os.environ.get, name).values()) == {value}
 
 

@@ -22,6 +22,7 @@ from lib.config import (
     parse,
 )
 from lib.config.fields import parameter
+from lib.machine.provenance import PROJECT_ROOT
 from lib.words import LARGEST_KEY
 
 PROFILES = sorted(path.stem for path in config.PROFILES.glob("*.yaml"))
@@ -77,6 +78,20 @@ def test_counts_are_at_least_1(name):
     RandomizedSmoothing(**{name: 1})
     with pytest.raises(ValueError, match=rf"^{name} = 0: must be at least 1"):
         RandomizedSmoothing(**{name: 0})
+
+
+@pytest.mark.parametrize(("text", "value", "rows"), [("250", 250, 250), ("auto", "auto", 100)])
+def test_a_batch_size_is_a_number_or_auto(text, value, rows, profile):
+    assert parse(RandomizedSmoothing, "batch_size", text) == value
+    assert load_profile(profile(f"common: {{batch_size: {text}}}"), "01_randomized_smoothing") == {"batch_size": value}
+    made = RandomizedSmoothing(batch_size=value)
+    assert made.batch_size == value and made.at_once == rows
+
+
+@pytest.mark.parametrize("value", ["fast", "250", "", 1.5, None, True])
+def test_any_other_batch_size_is_refused_with_what_to_write(value):
+    with pytest.raises(ValueError, match=r"^batch_size = .*int or 'auto' expected"):
+        RandomizedSmoothing(batch_size=value)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.25])
@@ -381,7 +396,8 @@ def test_plain_numbers_of_a_profile_are_what_they_look_like(text, value, profile
 
 
 def test_a_missing_profile_is_answered_with_those_that_exist():
-    with pytest.raises(FileNotFoundError, match=r"'digit'.*cifar10, cifar10_cpu, digits, imagenet"):
+    names = ", ".join(sorted(path.stem for path in (PROJECT_ROOT / "profiles").glob("*.yaml")))
+    with pytest.raises(FileNotFoundError, match=f"'digit'.*{names}"):
         load_profile("digit", "01_randomized_smoothing")
 
 

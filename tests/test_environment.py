@@ -12,7 +12,6 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from lib.machine import provenance
 from lib.machine.provenance import describe, git_state
 
 ROOT = Path(__file__).parents[1]
@@ -117,11 +116,6 @@ def test_the_makefile_installs_the_project_with_all_its_groups_at_the_pinned_ver
     lines = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
     installing = [line for line in lines if "pip install" in line]
     assert installing and all("-c constraints.txt" in line and f".[{groups}]" in line for line in installing)
-
-
-def test_the_makefile_and_the_kernels_have_the_same_settings_of_malloc():
-    exported = dict(re.findall(r"^export (MALLOC_\w+) \?= (\d+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert exported == provenance.MALLOC
 
 
 # ---- the commands ----------------------------------------------------------------------------------------------

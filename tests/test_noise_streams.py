@@ -1,15 +1,32 @@
-"""The streams behind the noise: pinned by golden values on a CPU, block by block on a GPU."""
+"""The streams behind the noise: pinned by golden values on a CPU; a GPU's kernel draws the same, as C++ here."""
+
+import ctypes
+import shutil
+import subprocess
 
 import pytest
 import torch
-from toys import Recorder, hyperplane
 
-from lib.sampling import class_counts, noise, standard_normal, uniform_bits
+from lib.sampling import noise, standard_normal, uniform_bits
+from lib.words import LARGEST_KEY
 
 CPU = torch.device("cpu")
 GOLDEN = [[-1.025336, 0.978269, -0.316744], [1.835443, 1.774693, 1.028624], [-0.730845, -0.370253, -0.166232]]
 GOLDEN_BITS = [[631438482132104018, 975539123683167896], [441198953086710652, 1069913925888579455]]
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+PIECES = [(0, 0, 3), (2, 100, 7), (LARGEST_KEY, 10**6, 1), (5, 2, 1), (5, 3, 40)]
+AS_ON_A_GPU = """
+#include <cmath>
+#include <cstring>
+static unsigned long long __umul64hi(unsigned long long x, unsigned long long y) {
+  return (unsigned __int128)x * y >> 64;
+}
+static unsigned int __float_as_uint(float x) { unsigned int bits; memcpy(&bits, &x, 4); return bits; }
+KERNEL
+extern "C" void run(long rows, long columns, const long* image, const long* start, long seed, long* out) {
+  for (long i = 0; i < rows; ++i)
+    for (long j = 0; j < columns; ++j) out[i * columns + j] = NAME<long>(image[i], start[i], j, seed);
+}
+"""
 
 
 def test_the_normal_stream_is_the_one_that_records_were_made_with():
@@ -21,63 +38,52 @@ def test_the_uniform_stream_is_the_one_that_records_were_made_with():
     assert uniform_bits((2,), 1, [(2, 0, 1), (7, 3, 1)], CPU).tolist() == GOLDEN_BITS
 
 
-class Offsets:
-    """Stands for a CUDA generator: remembers its key and where in the stream it was set."""
+@pytest.fixture
+def cuda_in_words(monkeypatch, tmp_path):
+    """A device whose kernels are compiled for this machine; everything around them is the code that a GPU runs."""
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("needs a C++ compiler")
 
-    def __init__(self, device):
-        self.key = self.offset = None
+    def compiled(code, **_):
+        name = "keyed_normal" if "keyed_normal" in code else "keyed_bits"
+        source, library = tmp_path / f"{name}.cpp", tmp_path / f"{name}.so"
+        source.write_text(AS_ON_A_GPU.replace("KERNEL", code).replace("NAME", name))
+        subprocess.run([compiler, "-O1", "-shared", "-fPIC", source, "-o", library], check=True)
+        run = ctypes.CDLL(str(library)).run
 
-    def manual_seed(self, key):
-        self.key = key
-        return self
+        def launch(image, start, pair, seed):
+            out = torch.empty(len(image), len(pair), dtype=torch.int64)
+            assert image.shape == start.shape == (len(image), 1)
+            places = [tensor.contiguous() for tensor in (image, start)]
+            pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (*places, out)]
+            run(*map(ctypes.c_long, out.shape), *pointers[:2], ctypes.c_long(seed), pointers[2])
+            return out
 
-    def set_offset(self, offset):
-        self.offset = offset
+        return launch
 
+    class Cuda:
+        type = "cuda"
 
-def drawn(size, *, generator, device):
-    """Every sample says its block's place in the stream, and its own place in the block."""
-    assert generator.offset % 2**20 == 0 and generator.key == 5 << 32 | 9
-    return torch.stack([torch.full((size[0],), generator.offset >> 20), torch.arange(size[0])], dim=1)
-
-
-@pytest.mark.parametrize(("first", "count"), [(0, 1), (0, 100), (99, 2), (150, 300), (1234, 1)])
-def test_on_a_gpu_a_sample_is_always_the_same_place_of_the_same_block(first, count, monkeypatch):
-    monkeypatch.setattr(noise.torch, "Generator", Offsets)
-    seen = noise._cuda_noise(drawn, (2,), 5, 9, first, count, CPU)
-    assert seen.tolist() == [[sample // 100, sample % 100] for sample in range(first, first + count)]
-
-
-def counts_on_cuda(ids=(7, 3, 40), n=250, **changed):
-    images = torch.rand(3, 1, 3, 4, generator=torch.Generator().manual_seed(1)).cuda()[: len(ids)]
-    base = changed.pop("base", hyperplane().cuda())
-    return class_counts(
-        base, images, ids, n, **{"sigma": 0.5, "num_classes": 2, "seed": 3, "batch_size": 128} | changed
-    )
-
-
-@cuda
-@pytest.mark.parametrize("batch_size", [1, 7, 1000])
-def test_counts_on_a_gpu_do_not_depend_on_the_batch_size(batch_size):
-    assert torch.equal(counts_on_cuda(batch_size=batch_size), counts_on_cuda())
+    monkeypatch.setattr("torch.cuda.jiterator._create_jit_fn", compiled)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    to, arange = torch.Tensor.to, torch.arange
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *where, **how: to(tensor, CPU))
+    monkeypatch.setattr(torch, "arange", lambda *ends, device: arange(*ends))
+    noise._kernel.cache_clear()
+    yield Cuda()
+    noise._kernel.cache_clear()
 
 
-@cuda
-def test_samples_on_a_gpu_in_two_parts_are_those_taken_at_once():
-    assert torch.equal(counts_on_cuda(n=130) + counts_on_cuda(n=270, start=130), counts_on_cuda(n=400))
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 5), (1, 8, 8)])
+def test_the_kernel_of_a_gpu_draws_what_a_cpu_draws(shape, cuda_in_words):
+    for seed in (0, 1, LARGEST_KEY):
+        arguments = shape, seed, PIECES
+        assert torch.equal(uniform_bits(*arguments, cuda_in_words), uniform_bits(*arguments, CPU))
+        assert torch.allclose(standard_normal(*arguments, cuda_in_words), standard_normal(*arguments, CPU), atol=2e-6)
 
 
-@cuda
-def test_an_image_has_the_same_counts_on_a_gpu_alone_and_in_a_sweep():
-    assert torch.equal(counts_on_cuda(ids=(7,))[0], counts_on_cuda()[0])
-
-
-@cuda
-def test_no_two_samples_images_or_seeds_share_noise_on_a_gpu():
-    seen = []
-    for seed in (0, 1):
-        base = Recorder().eval()
-        counts_on_cuda(base=base, num_classes=3, seed=seed, n=205)
-        seen.append(base.seen.flatten(1))
-    rows = torch.cat(seen)
-    assert len(rows.unique(dim=0)) == len(rows)
+def test_torch_finds_the_entry_of_each_kernel():
+    """It reads C++ by a regular expression, which a > in the wrong place would mislead."""
+    for kind in noise.RETURNED:
+        assert noise._kernel(kind).kernel_name == f"keyed_{kind}"

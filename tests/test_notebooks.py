@@ -94,8 +94,8 @@ def test_the_parameters_cell_says_the_defaults_of_the_dataclass_in_its_order(pat
 def test_the_parameters_cell_says_the_types_of_the_dataclass(path, notebook):
     written = ast.parse(with_tag(notebook, "parameters")[0].source).body
     hints = typing.get_type_hints(NOTEBOOKS[path.stem])
-    items = {name: typing.get_args(hint) for name, hint in hints.items()}  # (float, ...) of tuple[float, ...]
-    types = {name: f"list[{items[name][0].__name__}]" if items[name] else hints[name].__name__ for name in hints}
+    names = {name: hint.__name__ if isinstance(hint, type) else str(hint) for name, hint in hints.items()}
+    types = {name: re.sub(r"tuple\[(\w+), \.\.\.\]", r"list[\1]", text) for name, text in names.items()}
     assert {line.target.id: ast.unparse(line.annotation) for line in written} == types
 
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+AT_ONCE = 2**21  # numbers in the noisy copies whose activations are kept for the gradient: 682 images of CIFAR-10
 
 
 def smoothed_loss(
@@ -20,7 +23,9 @@ def smoothed_loss(
 
     It is the logarithm of the mean over `samples` noisy copies of level `sigma`, fresh at every call, not the mean of
     the logarithms. With sigma = 0 it is the cross-entropy of `base` itself. `labels` (N,): the classes to leave;
-    `generator`, on the images' device, draws the noise. ValueError for noise without one, or no copies.
+    `generator`, on the images' device, draws the noise. Of a `base` in eval mode, many copies go through in parts and
+    each part once more for the gradient, so memory does not grow with their number.
+    ValueError for noise without a generator, or no copies.
     """
     if not 0 <= sigma < math.inf or samples < 1 or (sigma > 0 and generator is None):
         raise ValueError(f"sigma must be finite and at least 0, samples at least 1, and noise needs a generator; got "
@@ -30,9 +35,17 @@ def smoothed_loss(
         copies = x.repeat_interleave(samples, dim=0)  # (N * samples, ...), the copies of an image side by side
         if sigma:
             copies = copies + sigma * torch.randn(copies.shape, generator=generator, device=x.device)
-        return mean_softmax_loss(base(copies), labels)
+        return mean_softmax_loss(_logits(base, copies), labels)
 
     return loss
+
+
+def _logits(base: nn.Module, copies: Tensor) -> Tensor:
+    """base(copies), in parts where that changes nothing: statistics of a batch, in training, belong to the whole."""
+    rows = max(1, AT_ONCE // max(1, copies[:1].numel()))
+    if len(copies) <= rows or getattr(base, "training", True):
+        return base(copies)
+    return torch.cat([checkpoint(base, part, use_reentrant=False) for part in copies.split(rows)])
 
 
 def mean_softmax_loss(logits: Tensor, labels: Tensor) -> Tensor:

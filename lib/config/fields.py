@@ -24,9 +24,9 @@ LONGEST = 80  # characters of a value in a message: a variable of the same name 
 def parameter(default: Any, help: str, **limits: Any) -> Any:
     """A dataclass field with a help text and its limits.
 
-    Of a number: min, max, above, below. Of text: a pattern with an example, or choices (names), beside which `prefixes`
-    ("timm:") and, with files=True, names of files are taken. Of a list: the same for each item, and ascending=True or
-    distinct=True for the whole.
+    Of a number: min, max, above, below; and a `word` that may stand in its place, such as "auto". Of text: a pattern
+    with an example, or choices (names), beside which `prefixes` ("timm:") and, with files=True, names of files are
+    taken. Of a list: the same for each item, and ascending=True or distinct=True for the whole.
     """
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
@@ -34,7 +34,9 @@ def parameter(default: Any, help: str, **limits: Any) -> Any:
 def checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     """`value` as the field keeps it. ValueError where its type or its range is wrong."""
     kind = item_type(hint)
-    if kind is hint:
+    if isinstance(value, str) and value == field.metadata.get("word"):
+        return value
+    if typing.get_origin(hint) is not tuple:
         return checked_item(field, kind, value, field.name)
     if not isinstance(value, (list, tuple)) or not value:
         example = list(typing.cast(tuple, field.default))
@@ -54,8 +56,8 @@ def check_order(field: dataclasses.Field[Any], items: tuple[Any, ...]) -> None:
 
 
 def item_type(hint: Any) -> type:
-    """float for a field of type tuple[float, ...], and the type itself for any other."""
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else hint
+    """float for a field of type tuple[float, ...], int for one of int | str, and the type itself for any other."""
+    return (*typing.get_args(hint), hint)[0]
 
 
 def checked_item(field: dataclasses.Field[Any], kind: type, value: Any, name: str) -> Any:
@@ -63,7 +65,8 @@ def checked_item(field: dataclasses.Field[Any], kind: type, value: Any, name: st
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:  # not isinstance: a bool is an int
-        expected = f"{kind.__name__} expected, not {type(value).__name__}"
+        word = f" or {field.metadata['word']!r}" if "word" in field.metadata else ""
+        expected = f"{kind.__name__}{word} expected, not {type(value).__name__}"
         raise ValueError(f"{name} = {short(value)}: {expected}{hint_for(kind, value)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} = {value!r}: a finite number is expected")

@@ -18,12 +18,13 @@ from typing import Any
 from lib.config import names
 from lib.config.fields import checked, parameter
 from lib.machine.provenance import PROJECT_ROOT
-from lib.words import COMPUTE, FILE, LARGEST_KEY, STOP, TRAINING
+from lib.words import AUTO, COMPUTE, FILE, LARGEST_KEY, STOP, TRAINING
 
 # Limits that several parameters share: a network by its name, and the file of one.
 CLASSIFIERS = names.of_any(names.CLASSIFIERS)
 NETWORK: dict[str, Any] = {"choices": CLASSIFIERS, "prefixes": names.LIBRARIES}
 TRAINED: dict[str, Any] = {"choices": ("", *CLASSIFIERS), "prefixes": names.LIBRARIES, "files": True}
+BATCH: dict[str, Any] = {"min": 1, "word": AUTO}
 FIRST_LAYER: dict[str, Any] = {"choices": ("", *names.NORMALIZATIONS)}
 
 
@@ -58,7 +59,7 @@ class Common:
     n: int = parameter(10_000, "fresh noise samples that bound its probability", min=1)
     stop: str = parameter("after n", "or sooner, an image at a time: at radii 0.25 0.5, within 0.05", **STOP)
     alpha: float = parameter(0.001, "chance that a certificate is wrong", above=0, below=1)
-    batch_size: int = parameter(1000, "noisy images in one forward pass", min=1)
+    batch_size: int | str = parameter(1000, "noisy images in one forward pass", **BATCH)
     compute: str = parameter("float32", "precision and layout of networks: see lib/models/compute.py", **COMPUTE)
 
     def __post_init__(self) -> None:
@@ -82,6 +83,11 @@ class Common:
         if missing:
             raise ValueError(f"no variable {missing[0]!r}; run the cell tagged `parameters`, which sets it")
         return cls(**{name: variables[name] for name in field_names(cls)})
+
+    @property
+    def at_once(self) -> int:
+        """Images in a forward pass where nothing is sampled, so that "auto" finds out nothing: then 100."""
+        return self.batch_size if isinstance(self.batch_size, int) else 100
 
     @property
     def run_path(self) -> Path:
@@ -129,7 +135,7 @@ class DenoisedSmoothing(NoiseTraining):
     """Notebook 02: Salman, Sun, Yang, Kapoor and Kolter 2020, next to training on noise."""
 
     n: int = parameter(500, "fresh noise samples that bound its probability", min=1)
-    batch_size: int = parameter(100, "noisy images in one forward pass", min=1)
+    batch_size: int | str = parameter(100, "noisy images in one forward pass", **BATCH)
     sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to train and certify", above=0, ascending=True)
     classifier: str = parameter(
         "", "the clean classifier: a weights file, timm:NAME or torchvision:NAME; else trained", **TRAINED
@@ -167,7 +173,7 @@ class DiffusionDenoising(Common):
 
     images: int = parameter(200, "certify at most so many test images", min=1)
     n: int = parameter(1000, "fresh noise samples that bound its probability", min=1)
-    batch_size: int = parameter(100, "noisy images in one forward pass", min=1)
+    batch_size: int | str = parameter(100, "noisy images in one forward pass", **BATCH)
     sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to certify", above=0, ascending=True)
     compared: float = parameter(0.5, "the one of them at which methods are compared", above=0)
     baselines: str = parameter(

@@ -6,7 +6,7 @@ layer and never happens here, because the noise of randomized smoothing is added
 
 from lib.datasets.batches import augment, fixed_subset, holdout, stack
 from lib.datasets.data import Data, training_images
-from lib.datasets.identity import ImageKey, fingerprint, image_digests, image_keys
+from lib.datasets.identity import ImageKey, file_keys, fingerprint, image_digests, image_keys
 from lib.datasets.loading import (
     CIFAR10_CLASSES,
     CIFAR10_MEAN,
@@ -21,6 +21,6 @@ from lib.datasets.loading import (
 
 __all__ = [
     "CIFAR10_CLASSES", "CIFAR10_MEAN", "CIFAR10_STD", "DIGITS_MEAN", "DIGITS_STD", "IMAGENET_MEAN", "IMAGENET_STD",
-    "SMALL_SIDE", "Data", "ImageKey", "augment", "fingerprint", "fixed_subset", "holdout", "image_digests",
-    "image_keys", "load_dataset", "stack", "training_images",
+    "SMALL_SIDE", "Data", "ImageKey", "augment", "file_keys", "fingerprint", "fixed_subset", "holdout",
+    "image_digests", "image_keys", "load_dataset", "stack", "training_images",
 ]  # fmt: skip

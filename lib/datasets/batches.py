@@ -47,7 +47,7 @@ def stack(dataset: Dataset | Mapping[int, tuple[Tensor, int]], ids: Iterable[int
     `ids`: whole numbers of any kind, at least one, each below the dataset's length; one may come twice.
     ValueError, with the reason, for others, and for items that are no (image tensor, whole-number label).
     """
-    ids = _known(dataset, whole_numbers(ids, "ids"))
+    ids = checked_ids(dataset, whole_numbers(ids, "ids"))
     if type(dataset) is TensorDataset:
         return _rows(dataset, ids)
     images, labels = zip(*(_item(dataset, i) for i in ids), strict=True)
@@ -94,7 +94,8 @@ def _not_augmented(dataset: Any) -> Dataset:
     return dataset.for_testing() if hasattr(dataset, "for_testing") else dataset
 
 
-def _known(dataset: Any, ids: list[int]) -> list[int]:
+def checked_ids(dataset: Any, ids: list[int]) -> list[int]:
+    """`ids`; ValueError where there are none, or where `dataset` lacks one."""
     if not ids:
         raise ValueError("ids must name at least one image; got none")
     if isinstance(dataset, Mapping):
@@ -124,10 +125,11 @@ def _item(dataset: Any, i: int) -> tuple[Tensor, int]:
     if not isinstance(image, Tensor | np.ndarray):
         advice = "transform=torchvision.transforms.ToTensor()"
         raise ValueError(f"image {i} must be a tensor (C, H, W) in [0, 1]; got {type(image).__name__}: {advice}")
-    return torch.as_tensor(image), _whole_label(label, i)
+    return torch.as_tensor(image), whole_label(label, i)
 
 
-def _whole_label(label: Any, i: int) -> int:
+def whole_label(label: Any, i: int) -> int:
+    """The label of image `i`; ValueError, with its value, for what is no whole number."""
     try:
         return operator.index(label)
     except TypeError:

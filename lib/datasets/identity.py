@@ -2,8 +2,10 @@
 
 import hashlib
 import operator
+import os
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from lib.datasets.batches import stack, whole_numbers
+from lib.datasets.batches import checked_ids, stack, whole_label, whole_numbers
 
 CHUNK = 64  # images read at once: 40 MB of 224 x 224 pixels
+YOUNG = 2_000_000_000  # nanoseconds: a file may change twice within one tick of a file system's clock
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -32,10 +35,15 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 class ImageKey(NamedTuple):
-    """What tells an image of a dataset from others: 16 hex digits of its pixels and label, and the label."""
+    """What tells an image of a dataset from others: 16 hex digits of its pixels and label, and the label.
+
+    Where `stamp` is no None, the digits are of a file's name, size, label and reading instead, and `stamp`, of its
+    times and its place on the disk, tells whether it is still the same file; "" where it is too young to tell.
+    """
 
     digest: str
     label: int
+    stamp: str | None = None
 
 
 def image_keys(
@@ -43,19 +51,50 @@ def image_keys(
 ) -> dict[int, ImageKey]:
     """For each image of `ids`: 16 hex digits of the SHA-256 of shape, dtype, pixels and label; and the label.
 
-    Image and label are those of `stack`, so an image has the same digest in a folder, a tensor or a chunk of
-    either. Read in chunks: memory does not grow with the number of `ids`. ValueError for a label outside
-    0 ... num_classes - 1, where that is given, and where an image is another one when it is read again.
+    Image and label are those of `stack`, so an image has the same digest in a tensor or a chunk of it. Read in
+    chunks: memory does not grow with the number of `ids`. A torchvision ImageFolder, or a part of one, is told by the
+    files' names and sizes, as `fingerprint` does: of 50,000 images eight are read.
+    ValueError for a label outside 0 ... num_classes - 1, where that is given, and where an image is another one when
+    it is read again.
     """
     ids = whole_numbers(ids, "ids")
-    keys = {i: ImageKey(digest[:16], label) for i, digest, label in _digests(dataset, ids, num_classes)}
-    if any(keys[i].digest != digest[:16] for i, digest, _ in _digests(dataset, ids[:2], num_classes)):
+    keys = file_keys(dataset, ids, num_classes)
+    if keys is None:
+        read = list(_digests(dataset, ids, num_classes))
+        keys, read = {i: ImageKey(digest[:16], label) for i, digest, label in read}, read[:2]
+    else:
+        read = list(_digests(dataset, ids[:8], num_classes))
+    if list(_digests(dataset, ids[: len(read)], num_classes)) != read:
         raise ValueError(f"{type(dataset).__name__} gives other images each time: take its random transform away")
     return keys
 
 
+def file_keys(dataset: Any, ids: Iterable[int], num_classes: int | None = None) -> dict[int, ImageKey] | None:
+    """The keys of images that files and their names tell, none of them read; None for any other dataset."""
+    ids = whole_numbers(ids, "ids")
+    folder, parts = dataset, []
+    while type(folder) is Subset:
+        parts.append(folder.indices)
+        folder = folder.dataset
+    if not _is_image_folder(folder) or not _told_by_name(folder) or "Random" in (how := _how(folder)):
+        return None
+    places, keys, now = checked_ids(dataset, ids), {}, time.time_ns()
+    for indices in parts:
+        places = [operator.index(indices[place]) for place in places]
+    for i, place in zip(ids, places, strict=True):
+        path, label = folder.samples[place]
+        file = os.stat(path)
+        label = whole_label(folder.target_transform(label) if folder.target_transform else label, i)
+        _check_label(i, label, num_classes)
+        text = f"{how} {_name(folder, path)} {file.st_size} {label}"
+        old = now - max(file.st_mtime_ns, file.st_ctime_ns) > YOUNG
+        stamp = f"{file.st_mtime_ns}-{file.st_ctime_ns}-{file.st_ino}" if old else ""
+        keys[i] = ImageKey(hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16], label, stamp)
+    return keys
+
+
 def image_digests(dataset: Dataset | Mapping[int, tuple[Tensor, int]], ids: Iterable[int]) -> list[str]:
-    """The digests of `image_keys`, one for each of `ids`."""
+    """16 hex digits of the SHA-256 of shape, dtype, pixels and label of each of `ids`, all of them read."""
     return [digest[:16] for _, digest, _ in _digests(dataset, whole_numbers(ids, "ids"))]
 
 
@@ -94,12 +133,16 @@ def _digests(dataset: Any, ids: list[int], num_classes: int | None = None) -> It
         chunk = ids[start : start + CHUNK]
         images, labels = stack(dataset, chunk)
         for i, image, label in zip(chunk, images, labels.tolist(), strict=True):
-            if num_classes is not None and not 0 <= label < num_classes:
-                advice = "images without labels are certified by SmoothedClassifier.certify"
-                raise ValueError(f"label of image {i} must lie in 0 ... {num_classes - 1}; got {label} ({advice})")
+            _check_label(i, label, num_classes)
             digest = hashlib.sha256(f"{tuple(image.shape)} {image.dtype} {label} ".encode())
             digest.update(_bytes(image))
             yield i, digest.hexdigest(), label
+
+
+def _check_label(i: int, label: int, num_classes: int | None) -> None:
+    if num_classes is not None and not 0 <= label < num_classes:
+        advice = "images without labels are certified by SmoothedClassifier.certify"
+        raise ValueError(f"label of image {i} must lie in 0 ... {num_classes - 1}; got {label} ({advice})")
 
 
 def _bytes(tensor: Tensor) -> Any:
@@ -131,7 +174,8 @@ def _how(folder: Any) -> str:
 
 def _files(folder: Any) -> list[tuple[str, int, int]]:
     """Name relative to the folder, size in bytes, label."""
-    return [
-        (Path(path).relative_to(folder.root).as_posix(), Path(path).stat().st_size, label)
-        for path, label in folder.samples
-    ]
+    return [(_name(folder, path), os.stat(path).st_size, label) for path, label in folder.samples]
+
+
+def _name(folder: Any, path: str) -> str:
+    return Path(path).relative_to(folder.root).as_posix()

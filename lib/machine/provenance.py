@@ -10,12 +10,6 @@ from pathlib import Path
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "torchvision", "timm", "diffusers", "safetensors", "numpy", "scipy", "papermill")
 
-# glibc gives large blocks back to the system and fetches them again, page by page, for every layer of every batch. With
-# these two, which a process reads as it starts, it keeps them: on a CPU a ResNet-20 is 1.8 times as fast, and the
-# digits network up to 4 times (`make bench` sets them, `python -m benchmarks.throughput` by itself does not). 32 MiB is
-# the most that older versions of glibc take.
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-
 Facts = dict[str, str | bool | None]
 
 

@@ -115,6 +115,6 @@ def _answers_kept(
     for f in [classifiers] if isinstance(classifiers, nn.Module) else classifiers:
         counts = smoothed(cfg, data, Denoised(denoiser, f), sigma).sample(images, ids, 20)
         clean = Computed(f, cfg.compute)
-        answers = torch.cat([clean(part).argmax(1) for part in images.split(cfg.batch_size)]).cpu().numpy()
+        answers = torch.cat([clean(part).argmax(1) for part in images.split(cfg.at_once)]).cpu().numpy()
         shares.append(np.take_along_axis(counts, answers[:, None], axis=1).sum() / counts.sum())
     return float(np.mean(shares))

@@ -66,23 +66,26 @@ class Compute:
 
     @contextmanager
     def settings(self) -> Iterator[None]:
-        """torch's switches for TF32, and for its compiler, as asked for; afterwards as before. They are a process's.
+        """torch's switches for TF32 and its compiler as asked for, cuDNN set to answer alike each time; then as before.
+
+        They are a process's.
 
         ValueError where somebody has set `fp32_precision` of torch.backends, which torch does not let one combine.
         """
         try:
-            before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+            cudnn = torch.backends.cudnn
+            before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.deterministic
         except RuntimeError as error:
             raise ValueError(f"compute sets TF32 itself, not torch.backends.*.fp32_precision: {error}") from error
         tf32 = self.precision == "tf32"
         with torch._dynamo.config.patch(COMPILER) if self.compiles else nullcontext():
             try:
                 torch.set_float32_matmul_precision("high" if tf32 else "highest")
-                torch.backends.cudnn.allow_tf32 = tf32
+                cudnn.allow_tf32, cudnn.deterministic = tf32, True
                 yield
             finally:
                 torch.set_float32_matmul_precision(before[0])
-                torch.backends.cudnn.allow_tf32 = before[1]
+                cudnn.allow_tf32, cudnn.deterministic = before[1:]
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Forward passes on `device` in half precision, or expressly not, whatever autocast is on outside."""

@@ -23,6 +23,15 @@ from lib.machine.files import atomic_write, named_error, partial_path
 from lib.records.probe import Probe, difference
 from lib.records.recount import wrong_radius
 from lib.records.row import HEADER, Row, read_rows
+from lib.records.seen import Seen
+
+Read = Callable[[list[int]], list[str]]
+
+
+def _no_pixels(ids: list[int]) -> list[str]:
+    if ids:
+        raise ValueError(f"images {ids[:5]} are told by their files: give read, ids -> digests of their pixels")
+    return []
 
 
 class Record:
@@ -30,8 +39,9 @@ class Record:
 
     `path`: the final name, ending in .tsv. `parameters`: whatever defines the numbers, as JSON values;
     nothing about this machine or this moment. `images`: image index -> its digest and label (`image_keys`), in the
-    order in which the rows will come. `probe`: f's answers to the probe (`lib.records.probe`). Rows that an earlier
-    process left under the same name are taken up: `done` lists their images, `todo` the others.
+    order in which the rows will come. `probe`: f's answers to the probe (`lib.records.probe`). `read`: ids -> digests
+    of the pixels, asked where the keys are of files (`lib.records.seen`). Rows that an earlier process left under the
+    same name are taken up: `done` lists their images, `todo` the others.
 
         with Record("runs/digits/sigma_0.25.tsv", parameters, images, probe) as record:
             for batch in batches_of(record.todo):
@@ -44,9 +54,15 @@ class Record:
     """
 
     def __init__(
-        self, path: str | Path, parameters: Mapping[str, object], images: Mapping[int, ImageKey], probe: Probe
+        self,
+        path: str | Path,
+        parameters: Mapping[str, object],
+        images: Mapping[int, ImageKey],
+        probe: Probe,
+        read: Read = _no_pixels,
     ) -> None:
         self.path, self.images, self.ids = _checked_path(path), dict(images), list(images)
+        self._seen = Seen(self.path, self.images, read)
         self.done: list[int] = []
         self.parameters = json.loads(_to_json(parameters))  # as they come back from disk: tuples become lists
         self.probe = probe
@@ -73,13 +89,16 @@ class Record:
     def append(self, rows: Iterable[Row]) -> None:
         """Write the next rows, in the order of `todo`; they are on the disk when this returns."""
         rows = list(rows)
-        got, expected = [row.idx for row in rows], self.todo[: len(rows)]
+        first = len(self.done)
+        got, expected = [row.idx for row in rows], self.ids[first : first + len(rows)]
         if self._file is None:
             raise ValueError(f"rows {got} cannot be appended: {self.path} is complete or closed")
         if got != expected:
             raise ValueError(f"rows must follow the order of ids: expected images {expected}, got {got}")
-        self._check_rows(rows, "rows")
+        read = {row.idx: row.image for row in rows if self.images[row.idx].stamp is not None}
+        self._check_rows(rows, {i: self.images[i].digest for i in got} | read, "rows")
         self._write("".join(row.line() for row in rows))
+        self._seen.keep(read)
         self.done += got
 
     def finish(self, environment: Mapping[str, object]) -> None:
@@ -176,7 +195,7 @@ class Record:
         for number, (got, expected) in enumerate(zip_longest(self.done, self.ids[: len(rows)]), start=2):
             if got != expected:
                 raise ValueError(f"{path}, line {number}: image {got} where ids has {expected}")
-        self._check_rows(rows, str(path))
+        self._check_rows(rows, self._seen.digests({row.idx: row.image for row in rows}), str(path))
         wrong = wrong_radius(rows)
         if wrong:
             number = rows.index(wrong) + 2
@@ -185,17 +204,17 @@ class Record:
             )
         return size
 
-    def _check_rows(self, rows: Iterable[Row], where: str) -> None:
+    def _check_rows(self, rows: Iterable[Row], digests: Mapping[int, str], where: str) -> None:
         for row in rows:
-            found = _unlike(row, self.parameters, self.images[row.idx])
+            found = _unlike(row, self.parameters, digests[row.idx], self.images[row.idx].label)
             if found:
                 raise ValueError(f"{where}: image {row.idx} {found}; choose another path")
 
 
-def _unlike(row: Row, parameters: Mapping[str, Any], image: ImageKey) -> str:
+def _unlike(row: Row, parameters: Mapping[str, Any], image: str, label: int) -> str:
     """What tells a row from one of this run and this image; "" where nothing does."""
-    if row.image != image.digest or row.label != image.label:
-        return f"had other pixels or another label ({row.image}, {row.label}; now {image.digest}, {image.label})"
+    if row.image != image or row.label != label:
+        return f"had other pixels or another label ({row.image}, {row.label}; now {image}, {label})"
     for name in ("sigma", "alpha", "seed", "n0", "noise", "bound"):
         if name in parameters and getattr(row, name) != parameters[name]:
             return f"has {name} {getattr(row, name)!r}, its run {parameters[name]!r}"
@@ -206,12 +225,16 @@ def _unlike(row: Row, parameters: Mapping[str, Any], image: ImageKey) -> str:
 
 
 def rows_elsewhere(
-    path: Path, parameters: Mapping[str, object], images: Mapping[int, ImageKey], probed: Callable[[list[int]], Probe]
+    path: Path,
+    parameters: Mapping[str, object],
+    images: Mapping[int, ImageKey],
+    probed: Callable[[list[int]], Probe],
+    read: Read = _no_pixels,
 ) -> dict[int, Row]:
     """Rows of `images` in the other records of the same name beside `path`, finished or not, that are the same run.
 
-    Same parameters, same pixels and labels, same answers of f to the probe, which `probed` takes with the images of
-    given ids: a run with more images takes them up.
+    Same parameters, same pixels (`read` as in `Record`) and labels, same answers of f to the probe, which `probed`
+    takes with the images of given ids: a run with more images takes them up.
     """
     name, mine = escape(path.stem.rpartition("-")[0]), json.loads(_to_json(parameters))
     found: dict[int, Row] = {}
@@ -221,7 +244,8 @@ def rows_elsewhere(
             if log.name.startswith(path.name) or manifest["parameters"] != mine:
                 continue
             rows = [row for row in read_rows(log)[0] if row.idx in images]
-            same = {row.idx: row for row in rows if not _unlike(row, mine, images[row.idx])}
+            digests = Seen(log, images, read).digests({row.idx: row.image for row in rows})
+            same = {row.idx: row for row in rows if not _unlike(row, mine, digests[row.idx], images[row.idx].label)}
             if same and wrong_radius(same.values()) is None:
                 kept = manifest["probe"]
                 found |= same if not difference(kept, probed(kept["ids"])) else {}

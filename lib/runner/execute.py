@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 
 from lib.machine.files import atomic_write
-from lib.machine.provenance import MALLOC, describe
+from lib.machine.provenance import describe
 from lib.runner.jobs import Job, inputs_hash, overrides
 
 DAY = 86_400  # seconds
@@ -65,8 +65,6 @@ def execute(job: Job, timeout: int) -> None:
     changed = overrides(job)
     cells = Cells(job.name, len(nbformat.read(job.notebook, as_version=4).cells) + bool(changed))
     failure = None
-    for name, value in MALLOC.items():
-        os.environ.setdefault(name, value)  # for the kernel
     try:
         papermill.execute_notebook(
             job.notebook, partial, changed, kernel_name="python3", language="python", cwd=job.notebook.parent,

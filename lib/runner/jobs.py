@@ -59,7 +59,7 @@ class Job:
     def outputs(self, since: float = 0) -> list[Path]:
         """The files in figures, tables and records written after `since` (seconds since 1970)."""
         found = [path for folder in OUTPUT_FOLDERS for path in sorted((self.folder / folder).rglob("*"))]
-        files = [path for path in found if path.is_file() and path.suffix not in (".lock", ".partial", ".tmp")]
+        files = [path for path in found if path.is_file() and path.suffix not in (".lock", ".partial", ".seen", ".tmp")]
         return [path for path in files if path.stat().st_mtime >= since - 1]  # some disks keep whole seconds
 
 

@@ -5,6 +5,7 @@ between batch shapes, the noise does not.
 """
 
 import re
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lib.bounds.arguments import whole_number
+from lib.machine.memory import keep_memory
 from lib.sampling.base import as_module, check_answers, other_precision
 from lib.sampling.noise import Noise, Pieces, as_noise
-from lib.words import LARGEST_KEY
+from lib.sampling.pace import TRIES, pace_of
+from lib.words import AUTO, LARGEST_KEY
 
 DRAWN_AHEAD = 2**19  # numbers drawn for several small batches at once: threads need not be woken for each anew
 # CUDA and NumPy have an exception for it; Apple's GPUs, torch on a CPU, C++ and cuDNN say it each their way.
@@ -33,7 +36,7 @@ def class_counts(
     num_classes: int,
     seed: int = 0,
     start: int = 0,
-    batch_size: int = 1000,
+    batch_size: int | str = AUTO,
     counting: Literal["votes", "scores"] = "votes",
     progress: Callable[[int], None] | None = None,
     halved: Callable[[int], None] | None = None,
@@ -46,8 +49,10 @@ def class_counts(
     Returns, on the same device, votes: int64 (N, num_classes) whose rows sum to n; or scores: float64, the sums of the
     softmax, equal at any batch size but for rounding.
     All samples form one queue that is cut into batches, so many images with few samples each are as fast as one with
-    many, and memory does not grow with n. A batch for which there is not enough memory is halved, with a warning, and
-    the queue goes on in such batches; `halved` is told their size. `progress` is told the number of samples done.
+    many, and memory does not grow with n. `batch_size`: how many samples at most go through `base` at once; "auto"
+    times batches of the run until it knows the fastest, and goes on with it at the next call (`lib.sampling.pace`).
+    A batch for which there is not enough memory is halved, with a warning where its size was given, and the queue goes
+    on in such batches; `halved` is told their size. `progress` is told the number of samples done.
     ValueError for images outside [0, 1], a base in training mode or whose logits are not finite or not one row of
     num_classes an image, or any argument out of its range.
     """
@@ -55,7 +60,10 @@ def class_counts(
     ids = image_ids(ids, len(images))
     _check_base(base, images, ids, num_classes)
     n, start = whole_number(n, "n"), whole_number(start, "start", 0)
-    seed, batch_size = whole_number(seed, "seed", 0, LARGEST_KEY + 1), whole_number(batch_size, "batch_size")
+    seed = whole_number(seed, "seed", 0, LARGEST_KEY + 1)
+    pace = pace_of(base, images, batch_size)
+    if images.device.type == "cpu":
+        keep_memory()
     noise.check(images)
     before, after = noise.parts(base)
     points = images if before is None else before(images)
@@ -64,20 +72,32 @@ def class_counts(
     finite = torch.ones((), dtype=torch.bool, device=images.device)  # asked at the end: a GPU is not made to wait
     done, total = 0, n * len(ids)
     while done < total:
-        batches = max(1, DRAWN_AHEAD // (batch_size * points[0].numel()))
-        last, noisy = min(done + batches * batch_size, total), None
+        size, timed = pace.plan(total - done)
+        batches = TRIES if timed else max(1, DRAWN_AHEAD // (size * points[0].numel()))
+        last, noisy, seconds = min(done + batches * size, total), None, []
         try:
             owner = torch.arange(done, last, device=images.device) // n
             noisy = noise.added(points[owner], _pieces(ids, n, start, done, last), seed)
-            for batch, owners in zip(noisy.split(batch_size), owner.split(batch_size), strict=True):
+            for batch, owners in zip(noisy.split(size), owner.split(size), strict=True):
+                started = time.perf_counter()
                 finite &= _add(sums, owners, after(batch), batch)
+                if timed:
+                    finite.item()  # waits for the device
+                    seconds.append((time.perf_counter() - started) / size)
                 done += len(batch)
                 if progress:
                     progress(done)
+            if timed:
+                pace.took(size, min(seconds))
         except (RuntimeError, MemoryError) as error:
-            batch_size = _halved(min(batch_size, total - done), error, base, images)
+            _check_memory(error, base, images, size := min(size, total - done))
+            smaller = pace.halve(size)
+            if batch_size != AUTO:
+                warnings.warn(
+                    f"out of memory with {size} noisy images at once; going on with {smaller}", stacklevel=3
+                )  # where class_counts was called: torch.no_grad is a frame between
             if halved:
-                halved(batch_size)
+                halved(smaller)
     if not finite:
         raise ValueError("base returned logits that are NaN or infinite for noisy images: there is no vote to count")
     return sums
@@ -106,17 +126,14 @@ def _pieces(ids: Sequence[int], n: int, start: int, first: int, last: int) -> Pi
     return pieces
 
 
-def _halved(batch_size: int, error: Exception, base: nn.Module, images: Tensor) -> int:
-    """Half the batch that was too large; any other `error`, or that of a single image, is raised again."""
+def _check_memory(error: Exception, base: nn.Module, images: Tensor, batch_size: int) -> None:
+    """Raises `error` again, unless it says that the memory is too small for a batch of more than one image."""
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or re.search(TOO_LARGE, str(error))
     if batch_size == 1 or not known:
         advice = other_precision(base, images) if "type" in str(error) else ""
         if advice:
             raise ValueError(f"{advice} ({error})") from error
         raise error
-    advice = f"out of memory with {batch_size} noisy images at once; going on with {batch_size // 2}"
-    warnings.warn(advice, stacklevel=4)  # where class_counts was called
-    return batch_size // 2
 
 
 def _add(sums: Tensor, owner: Tensor, logits: Tensor, batch: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def noisy_on_grid(images: Tensor, bits: Tensor, sigma: float, levels: int) -> Te
     [0, 2^60). The clip is to [-k, k + 1] with k = max(1, floor(6 sigma)), as in the paper's code.
     """
     low, high = clip_range(sigma)
-    thresholds = torch.from_numpy(grid_thresholds(sigma, levels)).to(bits.device)
+    thresholds = _thresholds_on(bits.device, sigma, levels)
     pixels = torch.searchsorted(thresholds, bits, right=True) - high * levels
     pixels += (images * levels).round().long()
     return pixels.clamp_(low * levels, high * levels).to(images.dtype) / levels
@@ -69,6 +69,12 @@ def grid_thresholds(sigma: float, levels: int) -> np.ndarray:
     reach = clip_range(sigma)[1] * levels
     upper = [_scaled_cdf(Fraction(2 * i + 1, 2 * levels) / Fraction(sigma)) for i in range(reach)]
     return np.array([2**BITS - threshold for threshold in reversed(upper)] + upper)
+
+
+@lru_cache(maxsize=16)
+def _thresholds_on(device: torch.device, sigma: float, levels: int) -> Tensor:
+    """Kept there: a copy for each batch would make a GPU wait."""
+    return torch.from_numpy(grid_thresholds(sigma, levels)).to(device)
 
 
 def _scaled_cdf(x: Fraction) -> int:

@@ -2,15 +2,17 @@
 
 Noise is keyed, never drawn in call order: sample j of image i under seed s is a fixed part of one stream. So an image's
 noise is the same alone or in a sweep, after a crash, on one worker or eight and at any batch size; two images, or two
-samples of one, never share it. The noise of a CPU and of a GPU differ.
+samples of one, never share it. A GPU draws the bits that a CPU draws; its logarithm and cosine round the last digit of
+Gaussian noise their own way. (torch.randn would not do there: its numbers depend on how many processors a GPU has.)
 """
 
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -22,7 +24,30 @@ from lib.bounds import certified_radius
 from lib.sampling.grid import BITS, check_levels, check_on_grid, noisy_on_grid
 
 CPU_BLOCK = 2**16  # numbers made at once: they stay in the cache, where fresh memory costs more than the arithmetic
-CUDA_BLOCK = 100  # samples that one call of torch.randn makes on a GPU
+# What a GPU runs for each 64-bit word of a stream: Philox4x64-10 as NumPy counts it (Salmon et al. 2011).
+KERNEL = """
+template <typename T> T word(T image, T first, T pair, T seed) {
+  unsigned long long place = first + pair, a = place / 4 + 1, b = 0, c = 0, d = 0, k = image, l = seed;
+  for (int i = 0; i != 10; ++i) {
+    unsigned long long p = 0xD2E7470EE14C6C93ull, q = 0xCA5A826395121157ull;
+    unsigned long long high = __umul64hi(p, a), low = p * a;
+    a = __umul64hi(q, c) ^ b ^ k, b = q * c, c = high ^ d ^ l, d = low;
+    k += 0x9E3779B97F4A7C15ull, l += 0xBB67AE8584CAA73Bull;
+  }
+  place %= 4;
+  a = place == 0 ? a : place == 1 ? b : place == 2 ? c : d;
+  RETURNED
+}
+"""
+RETURNED = {
+    "bits": "return a / 16;",
+    # _box_muller, the cosine's number in the lower half of the word, the sine's in the upper one
+    "normal": """
+  float radius = sqrtf(-2.0f * logf(((float)(unsigned int)a + 0.5f) * 2.3283064365386963e-10f));
+  float angle = (float)(unsigned int)(a / 4294967296ull) * (float)(2 * 3.141592653589793 / 4294967296.0);
+  unsigned long long sine = __float_as_uint(radius * sinf(angle));
+  return sine * 4294967296ull + __float_as_uint(radius * cosf(angle));""",
+}
 Pieces = Sequence[tuple[int, int, int]]  # (image id, first sample, number of samples), one after the other
 Network = Callable[[Tensor], Tensor]
 
@@ -133,12 +158,15 @@ def as_noise(sigma: float | Noise) -> Noise:
 def standard_normal(shape: Sequence[int], seed: int, pieces: Pieces, device: torch.device) -> Tensor:
     """N(0, 1) for the samples `pieces`: float32 (samples, *shape).
 
-    A function of its arguments and of the type of `device`, sample by sample. Philox is counter-based: key and counter
-    name a place in a stream outright, and distinct names never overlap. (Seeding torch's CPU generator would not do: it
-    keeps 32 bits of the seed, so a large sweep repeats noise.)
+    A function of its arguments, sample by sample; the kind of `device` decides the last digit. Philox is counter-based:
+    key and counter name a place in a stream outright, and distinct names never overlap. (Seeding torch's CPU generator
+    would not do: it keeps 32 bits of the seed, so a large sweep repeats noise.)
     """
     if device.type == "cuda":
-        return torch.cat([_cuda_noise(torch.randn, shape, seed, *piece, device) for piece in pieces])
+        size = math.prod(shape)
+        words = _words("normal", seed, pieces, -(-size // 2), device)
+        halves = words.view(torch.float32).unflatten(1, (-1, 2)).transpose(1, 2).flatten(1)  # cosines, then sines
+        return halves[:, :size].reshape(-1, *shape)
     size, done = int(np.prod(shape)), 0
     noise = np.empty((sum(count for _, _, count in pieces), size), np.float32)
     for image_id, first, count in _in_blocks(pieces, max(1, CPU_BLOCK // size)):
@@ -169,8 +197,7 @@ def _box_muller(bits: np.ndarray, normal: np.ndarray) -> None:
 def uniform_bits(shape: Sequence[int], seed: int, pieces: Pieces, device: torch.device) -> Tensor:
     """Uniform in 0 ... 2^60 - 1 for the samples `pieces`, keyed as `standard_normal` is: int64 (samples, *shape)."""
     if device.type == "cuda":
-        draw = partial(torch.randint, 2**BITS)
-        return torch.cat([_cuda_noise(draw, shape, seed, *piece, device) for piece in pieces])
+        return _words("bits", seed, pieces, math.prod(shape), device).reshape(-1, *shape)
     words = np.concatenate([_bits(seed, *piece, int(np.prod(shape))) for piece in pieces]).view(np.uint64)
     return torch.from_numpy((words >> np.uint64(64 - BITS)).astype(np.int64).reshape(-1, *shape)).to(device)
 
@@ -182,19 +209,19 @@ def _bits(seed: int, image_id: int, first: int, count: int, pairs: int) -> np.nd
     return philox.random_raw(skip + count * pairs)[skip:].view(np.uint32).reshape(count, pairs, 2)
 
 
-def _cuda_noise(
-    draw: Callable[..., Tensor],
-    shape: Sequence[int],
-    seed: int,
-    image_id: int,
-    first: int,
-    count: int,
-    device: torch.device,
-) -> Tensor:
-    """On a GPU torch draws by Philox too: a block of samples is one call, at its own offset in the image's stream."""
-    generator, noise = torch.Generator(device).manual_seed(seed << 32 | image_id), []
-    for block in range(first // CUDA_BLOCK, -(-(first + count) // CUDA_BLOCK)):
-        generator.set_offset(block << 20)  # a block draws far fewer than 2^20 numbers a thread
-        noise.append(draw((CUDA_BLOCK, *shape), generator=generator, device=device))
-    skip = first % CUDA_BLOCK
-    return torch.cat(noise)[skip : skip + count]
+def _words(kind: str, seed: int, pieces: Pieces, each: int, device: torch.device) -> Tensor:
+    """What the kernel makes of `each` words a sample, on a GPU: int64 (samples, each). One launch for all pieces."""
+    ids, first, count = np.array(pieces, np.int64).T
+    within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
+    names = np.stack([np.repeat(ids, count), (np.repeat(first, count) + within) * each])[..., None]
+    # from pinned memory: any other copy waits until the GPU has done all that it was told before
+    image, start = torch.from_numpy(names).pin_memory().to(device, non_blocking=True)
+    return _kernel(kind)(image, start, torch.arange(each, device=device), seed=seed)
+
+
+@cache
+def _kernel(kind: str) -> Callable[..., Tensor]:
+    """Compiled by torch at its first call for a device, in a second, and kept on the disk."""
+    from torch.cuda.jiterator import _create_jit_fn  # documented, beta
+
+    return _create_jit_fn(KERNEL.replace("RETURNED", RETURNED[kind]).replace(" word(", f" keyed_{kind}("), seed=0)

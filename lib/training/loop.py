@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lib.datasets import augment
+from lib.machine.memory import keep_memory
 from lib.training.objectives import Step
 from lib.training.recipe import Recipe
 from lib.training.state import Diverged, State
@@ -33,6 +34,8 @@ def train(
     """
     if dataset is None or (hasattr(dataset, "__len__") and len(dataset) == 0):
         raise ValueError(f"no training images: train needs a data set of images and labels, got {dataset!r}")
+    if torch.device(device).type == "cpu":
+        keep_memory()
     facts = facts_of(recipe, build, dataset)
     path = weights_path(directory, facts)
     model = seeded_build(recipe.seed, build).to(device)
@@ -58,8 +61,10 @@ def _fit(
 ) -> dict[str, Tensor]:
     """The trained weights. What is needed to go on after a crash is kept as <path>.resume."""
     state, resume = State(recipe, model), path.with_suffix(".resume")
-    first = state.load(resume, device) if resume.exists() else 0
+    first = state.load(resume) if resume.exists() else 0
     batches = -(-len(dataset) // recipe.batch_size)
+    if type(dataset) is TensorDataset:  # a class made from it may read its items otherwise
+        dataset = TensorDataset(*(tensor.to(device) for tensor in dataset.tensors))
     for epoch in range(first, recipe.epochs):
         if progress:
             progress(epoch)
@@ -78,11 +83,10 @@ def _fit(
 def _batches(
     dataset: Dataset, recipe: Recipe, generator: torch.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order: tensors are indexed on the device, anything else is read by a DataLoader."""
+    """One epoch in random order: tensors, which are on the device, are indexed; a DataLoader reads anything else."""
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(generator.initial_seed()))
-    if type(dataset) is TensorDataset:  # a class made from it may read its items otherwise
-        all_images, all_labels = (tensor.to(device) for tensor in dataset.tensors)
-        batches = ((all_images[rows], all_labels[rows]) for rows in order.to(device).split(recipe.batch_size))
+    if type(dataset) is TensorDataset:
+        batches = (dataset[rows] for rows in order.to(device).split(recipe.batch_size))
     else:
         pinned = device.type == "cuda"
         # Eight on every machine: the number of workers decides what their random crops are.

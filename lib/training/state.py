@@ -27,7 +27,7 @@ class State:
         self.recipe, self.how = recipe, Compute.parse(recipe.compute)
         self.model = self.how.lay_out(model.train())
         self.forward = self.how.compile(self.model)  # shares the weights
-        self.unseen: tuple[Step, Tensor] | None = None
+        self.unseen: tuple[Step, Tensor, torch.cuda.Event | None] | None = None
         self.average = None
         if recipe.ema:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -49,14 +49,16 @@ class State:
                 loss = self.recipe.objective(self.forward, self.how.lay_out(images), labels, at)
             loss.backward()
         self._look()  # at the last one: asking for this one now would let a GPU run dry
-        self.unseen = at, loss.detach()
+        self.unseen = at, loss.detach().to("cpu", non_blocking=True), _copied(loss)
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
 
     def _look(self) -> None:
         if self.unseen is not None:
-            at, loss = self.unseen
+            at, loss, copied = self.unseen
+            if copied:
+                copied.synchronize()
             if not loss.isfinite():
                 raise self._diverged(f"the loss is {loss.item()} in epoch {at.epoch}, batch {at.batch} (from 0)")
         self.unseen = None
@@ -97,12 +99,13 @@ class State:
         data = buffer.getvalue()
         atomic_write(path, hashlib.sha256(data).digest() + data)  # torch.load would not notice a changed byte
 
-    def load(self, path: Path, device: torch.device) -> int:
+    def load(self, path: Path) -> int:
         """Take all of it up again; returns the number of epochs done."""
         data = path.read_bytes()
         if hashlib.sha256(data[32:]).digest() != data[:32]:
             raise ValueError(f"{path} is damaged: its SHA-256 is wrong. Delete it to train from the first epoch")
-        parts = torch.load(io.BytesIO(data[32:]), map_location=device, weights_only=True)
+        # On the CPU: load_state_dict moves what belongs on the device, not Adam's counters: each step would wait there.
+        parts = torch.load(io.BytesIO(data[32:]), map_location="cpu", weights_only=True)
         self.model.load_state_dict(parts["model"])
         if self.average is not None:
             self.average.load_state_dict(parts["average"])
@@ -111,6 +114,15 @@ class State:
         self.optimizer.load_state_dict(parts["optimizer"])
         self.schedule.load_state_dict(parts["schedule"])
         return parts["epochs_done"]
+
+
+def _copied(loss: Tensor) -> torch.cuda.Event | None:
+    """What tells, on a GPU, that the copy of the loss is there, without waiting for what was queued later."""
+    if not loss.is_cuda:
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event
 
 
 def _optimizer(recipe: Recipe, parameters: list[nn.Parameter], adam: bool, lr: float) -> Optimizer:

@@ -118,7 +118,10 @@ def seeded_build(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
 def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
     """A generator on `device`; torch's own, which dropout and initialisation use, are seeded and then restored."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)  # of this one alone: the others would not be restored
         yield torch.Generator(device).manual_seed(seed)
 
 
