@@ -11,6 +11,7 @@ CLASSIFIERS = {  # by the data set whose images they take; those of a folder are
     "digits": ("digits_cnn", "digits_mlp", "digits_cnn_wide", "digits_resnet"),
     "cifar10": (
         "cifar_resnet110", "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56",
+        "cifar_resnet14_wide",
         "WRN-28-10", "WRN-40-10", "VGG16", "VGG19", "ResNet18", "PreActResNet18", "ResNeXt29_2x64d", "MobileNet",
         "MobileNetV2", "SENet18", "ShuffleNetV2", "EfficientNetB0", "GoogLeNet", "DenseNet121",
     ),

@@ -39,6 +39,7 @@ CLASSIFIERS: dict[tuple[int, int, int], dict[str, Callable[[int], nn.Module]]] =
     (1, 8, 8): {"digits_cnn": lambda k: DigitsCNN(num_classes=k), **DIGITS_SURROGATES},
     (3, 32, 32): {
         **{name: _cifar_resnet(name, "B" if name == "cifar_resnet110" else "A") for name in DEPTHS},
+        "cifar_resnet14_wide": lambda k: CifarResNet(14, "B", k, width=64, stride=2),
         **CIFAR_SURROGATES,
     },
     (3, 224, 224): {name: _torchvision_resnet(name) for name in ("resnet18", "resnet34", "resnet50")},
