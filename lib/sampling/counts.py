@@ -151,14 +151,15 @@ def _add(sums: Tensor, owner: Tensor, logits: Tensor, batch: Tensor) -> Tensor:
 
 
 def _check_base(base: nn.Module, images: Tensor, ids: Sequence[int], num_classes: int) -> None:
-    training = [name for name, module in base.named_modules() if getattr(module, "training", False)]
-    if training:
+    if any(getattr(module, "training", False) for module in base.modules()):
+        training = [name for name, module in base.named_modules() if getattr(module, "training", False)]
         name = f"{training[0]} of base" if training[0] else "base"
         raise ValueError(f"{name} is in training mode: call .eval() on it first, or batches would change its answers")
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         found = f"{images.dtype} {tuple(images.shape)}" if hasattr(images, "shape") else type(images).__name__
         raise ValueError(f"images must be a float tensor (N, C, H, W); got {type(images).__name__} {found}")
-    if len(images) and not (images.min() >= 0 and images.max() <= 1):  # written so that NaN fails
-        raise ValueError(f"images must lie in [0, 1]; got values from {images.min():g} to {images.max():g}")
+    low, high = torch.stack(images.aminmax()).tolist() if images.numel() else (0.0, 1.0)  # one wait for a GPU
+    if not (low >= 0 and high <= 1):  # written so that NaN fails
+        raise ValueError(f"images must lie in [0, 1]; got values from {low:g} to {high:g}")
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2; got {num_classes}")
