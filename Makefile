@@ -21,8 +21,8 @@ test: $(INSTALLED) ## lint, format and types, then unit tests, notebook structur
 	$(RUN) mypy
 	$(RUN) pytest --nbval --nbval-current-env tests notebooks
 
-lab: $(INSTALLED) ## open the notebooks in JupyterLab
-	$(RUN) jupyterlab notebooks
+lab: $(INSTALLED) ## work on copies of the notebooks, in lab/, in JupyterLab
+	$(RUN) lib.lab
 
 bench: $(INSTALLED) ## samples a second against the bare forward pass and others' loops (ARGS=--all: of all models)
 	$(RUN) benchmarks.throughput $(ARGS)

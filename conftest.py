@@ -23,6 +23,7 @@ RTOL = 1e-3  # three digits: what notebooks print of closed forms, which other B
 ATOL = 1e-9  # for a float beside zero
 
 FLOAT = re.compile(r"((?<![\w.])[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?(?!\w|\.\d))")
+PICTURE = re.compile(r"data:image/\w+;base64,[\w+/=]+|\bdata-frames=\"[^\"]*\"")  # in HTML; its bytes follow fonts
 FIGURE = re.compile(r"<Figure size \d+x\d+ with \d+ Axes>")  # the size follows the backend
 NOT_COMPARED = ("stderr", "image/svg+xml", "application/pdf")  # warnings; figures, whose bytes follow fonts
 
@@ -57,7 +58,7 @@ def sanitize(cell: IPyNbCell, output: object) -> object:
     output = exact_sanitize(cell, output)
     if not isinstance(output, str):
         return output
-    text = Close(FIGURE.sub("<Figure>", output))
+    text = Close(PICTURE.sub("data:image", FIGURE.sub("<Figure>", output)))
     tags = cell.cell.metadata.get("tags", [])
     text.atol = max([ATOL, *(float(tag.removeprefix("atol-")) for tag in tags if tag.startswith("atol-"))])
     return text

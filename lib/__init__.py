@@ -13,6 +13,6 @@ The rooms, in the order of the imports: a room may import those above it.
     attacks/          one pgd, its losses       training/   one loop, a recipe, an objective a method
     config/           the parameters of notebooks, profiles
     methods/          from parameters to weights and records, a file a paper
-    tables.py  figures.py  exercises.py         what notebooks show and ask
-    runner/           notebooks as jobs, sweeps; their command lines: run.py, sweep.py
+    captions.py  tables.py  figures/  sketches.py  exercises/   what notebooks show and ask
+    runner/           notebooks as jobs, sweeps; their command lines: run.py, sweep.py, lab.py
 """

@@ -50,6 +50,37 @@ def accuracy_table(logs: Mapping[str, pd.DataFrame], radii: ArrayLike) -> pd.Dat
     return pd.DataFrame([certified_accuracy(log, columns) for log in logs.values()], list(logs), columns)
 
 
+def summary(logs: Mapping[str, pd.DataFrame], radii: ArrayLike) -> pd.DataFrame:
+    """`accuracy_table` with two columns more: ACR, the average certified radius, and abstained, a fraction."""
+    rows = list(logs.values())
+    return accuracy_table(logs, radii).assign(
+        ACR=[average_certified_radius(log) for log in rows], abstained=[abstention_rate(log) for log in rows]
+    )
+
+
+def answer_table(answers: Mapping[int, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
+    """What PREDICT answered, as fractions correct, wrong and abstained: a row for each array (N,) of `answers`."""
+    rows = {
+        name: [(given == labels).mean(), ((given != labels) & (given != ABSTAIN)).mean(), (given == ABSTAIN).mean()]
+        for name, given in answers.items()
+    }
+    return pd.DataFrame.from_dict(rows, "index", columns=["correct", "wrong", "abstained"])
+
+
+def beside_published(name: str, logs: Mapping[str, pd.DataFrame], radii: ArrayLike, paper: str) -> pd.DataFrame:
+    """`accuracy_table` above the paper's own on CIFAR-10 and ImageNet, all as fractions; index: data, noise.
+
+    What was not published is missing. `paper`: the start of the names of its two tables, such as "cohen2019".
+    """
+    blocks = {name: accuracy_table(logs, radii)}
+    for dataset in ("cifar10", "imagenet"):
+        theirs = published(f"{paper}_{dataset}")
+        theirs["noise"] = [f"σ = {sigma}" for sigma in theirs["sigma"]]
+        wide = theirs.pivot(index="noise", columns="radius", values="certified_accuracy")
+        blocks[f"{dataset}, {paper[:-4].title()} et al."] = wide / 100
+    return pd.concat(blocks, names=["data", "noise"])
+
+
 def envelope(logs: Mapping[str, pd.DataFrame], radii: ArrayLike) -> pd.DataFrame:
     """The best log at each radius, as the papers' tables print it: the upper envelope of their curves.
 

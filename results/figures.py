@@ -64,8 +64,8 @@ ALT_METHOD = (
     "denoiser and a diffusion model before an ordinary classifier: first and last lie together, above the second."
 )
 ALT_PAPER = (
-    "Certified accuracy on CIFAR-10 against the l2 radius at noise levels 0.12 and 0.25, trained on a GPU and on two CPU "
-    "cores, with the paper's table as points: the curves pass within three points of them."
+    "Certified accuracy on CIFAR-10 against the l2 radius at noise levels 0.12 and 0.25, trained on a GPU and on two "
+    "CPU cores, with the paper's table as points: the curves pass within three points of them."
 )
 
 if __name__ == "__main__":

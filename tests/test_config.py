@@ -274,6 +274,28 @@ def test_a_variable_that_the_notebook_lacks_is_named():
         RandomizedSmoothing.of({name: 0 for name in config.field_names(RandomizedSmoothing) if name != "alpha"})
 
 
+PARAMETERS = "\n".join(f"{name} = {value!r}" for name, value in dataclasses.asdict(RandomizedSmoothing()).items())
+
+
+def of_cells(*cells):
+    """The parameters of a notebook whose cells were run in this order."""
+    variables = {"In": ["", *cells]}
+    for cell in cells:
+        exec(cell, variables)
+    return RandomizedSmoothing.of(variables)
+
+
+def test_a_name_that_the_parameters_cell_sets_and_nobody_reads_is_refused():
+    with pytest.raises(ValueError, match="unknown parameter: 'imgaes'; did you mean 'images'"):
+        of_cells(f"{PARAMETERS}\nimgaes: int = 20")
+
+
+def test_only_the_last_run_of_the_parameters_cell_counts_and_only_its_names():
+    typo = f"{PARAMETERS}\nimgaes = 20"
+    assert of_cells(typo, f"{PARAMETERS}\nimages = 20").images == 20
+    assert of_cells(PARAMETERS, "n = 7", "image, label = 1, 2", "sigma = max(sigmas)").n == 7
+
+
 # ---- folders ---------------------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,7 @@ def another(name, value):
         "stop": "at radii 0.25",
         "timestep": "fractional",
         "sigmas": (0.5,),
+        "two_class": True,
     }
     if name in words:
         return words[name]
@@ -122,6 +123,35 @@ def test_the_denoiser_takes_the_steps_and_the_sampler_it_is_asked_for(cfg, model
     denoiser = methods.diffusion_denoiser(cfg, model, 0.25, steps, sampler)
     assert len(denoiser.timesteps) == evaluations and not denoiser.training
     assert type(denoiser.chain).__name__.lower().startswith(sampler)
+
+
+def test_the_denoisers_of_few_and_of_all_steps_differ_by_name_as_they_differ_in_steps(cfg, model):
+    found = {name: len(f.timesteps) for name, f in methods.denoisers_by_steps(cfg, model, 0.25).items()}
+    few = {f"{name}, {steps}": steps for name in ("ancestral", "DDIM") for steps in (2, 5, 20)}
+    assert found == {"one step": 1, "all steps": 146} | few
+    low = methods.denoisers_by_steps(cfg, model, 0.008)  # t* = 1: there are no five steps down from there
+    assert list(low) == ["one step", "all steps", "ancestral, 2", "DDIM, 2"]
+
+
+def test_images_are_denoised_alike_whatever_the_size_of_a_batch(cfg, model):
+    noisy = DIGITS.test.tensors[0][:5] + 0.25
+    by_name = {"one step": methods.diffusion_denoiser(cfg, model, 0.25), "none": torch.nn.Identity()}
+    made = methods.denoised(dataclasses.replace(cfg, batch_size=2), by_name, noisy)
+    assert torch.equal(made["none"], noisy)
+    with torch.no_grad():
+        assert torch.allclose(made["one step"], by_name["one step"](noisy), atol=1e-5)
+
+
+def test_the_cost_of_a_certificate_is_an_evaluation_for_each_sample_and_step(cfg, model):
+    images, five = DIGITS.test.tensors[0][:2], methods.diffusion_denoiser(cfg, model, 0.25, 5)
+    timed = {
+        "alone": Constant(3),
+        "five": Denoised(five, Constant(3)),
+        "no UNet": Denoised(torch.nn.Identity(), Constant(3)),
+    }
+    cost = methods.cost(dataclasses.replace(cfg, n0=10, n=90), timed, images)
+    assert cost["UNet evaluations a certificate"].tolist() == [0, 500, 0]
+    assert cost["time / first row"]["alone"] == 1
 
 
 def test_the_fraction_between_two_timesteps_is_told_where_the_parameters_say_so(cfg, model):

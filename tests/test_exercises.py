@@ -1,14 +1,22 @@
 """The lines that notebooks print of answers and of claims: right ones are taken in any form, wrong ones never raise."""
 
+import re
+from contextlib import redirect_stdout
 from decimal import Decimal
 from fractions import Fraction
+from io import StringIO
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from printed_exercises import NOTEBOOKS, imports, printed
 
-from lib.exercises import check, observe
+from lib.exercises import EXERCISES, Exercise, check, observe
+from lib.exercises.exercise import DIFFICULTIES
+from lib.models.diffusion import cumulative_alphas
+from lib.models.openai_unet import PUBLISHED
 
 HALVES = [
     0.5, np.float32(0.5), np.float16(0.5), np.array(0.5), np.array([0.5]), np.array([[0.5]]), [0.5], (0.5,),
@@ -24,44 +32,185 @@ WRONG = [
 ]  # fmt: skip
 
 
+def judged(answer, truth, **more):
+    return Exercise("a", 1, "easy", lambda: truth, **more).judge(answer)
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("answer", HALVES, ids=repr)
 def test_a_right_number_is_taken_in_any_form(answer):
-    assert check(answer, 0.5) == "Right."
+    assert judged(answer, 0.5) == "Right."
 
 
 @pytest.mark.parametrize("answer", WRONG, ids=lambda answer: type(answer).__name__)
 @pytest.mark.parametrize("truth", [0.5, 7, np.float32(0.5), np.int64(7), np.array(0.5)], ids=repr)
 def test_a_wrong_answer_of_any_kind_gets_a_short_line_that_does_not_say_the_truth(answer, truth):
-    line = check(answer, truth)
+    line = judged(answer, truth)
     assert line.startswith("Not yet: ") and line.endswith(".") and "\n" not in line and len(line) < 150
 
 
 @pytest.mark.parametrize("answer", [None, ...])
 def test_an_answer_that_is_missing_is_asked_for(answer):
-    assert check(answer, 0.5).startswith("Not answered yet")
+    assert judged(answer, 0.5).startswith("Not answered yet")
 
 
 @pytest.mark.parametrize("truth", [0.9111, 1.0049, 9.9951, 1.464163, 0.3747, 123456.0, -2.5049, 1e-12])
 def test_three_significant_digits_of_a_float_are_enough_and_two_wrong_ones_too_few(truth):
-    assert check(float(f"{truth:.3g}"), truth) == "Right."
-    assert check(1.01 * truth, truth) != "Right."
+    assert judged(float(f"{truth:.3g}"), truth) == "Right."
+    assert judged(1.01 * truth, truth) != "Right."
 
 
 @pytest.mark.parametrize("truth", [339, 218_105, -7, 0, np.int64(339), torch.tensor(339)])
 def test_a_whole_number_has_to_be_exact(truth):
     number = int(truth)
-    assert {check(form, truth) for form in (number, float(number), np.int64(number), [number])} == {"Right."}
-    assert "Right." not in {check(number + wrong, truth) for wrong in (-1, 1, 0.5)}
+    assert {judged(form, truth) for form in (number, float(number), np.int64(number), [number])} == {"Right."}
+    assert "Right." not in {judged(number + wrong, truth) for wrong in (-1, 1, 0.5)}
 
 
 def test_a_text_is_told_to_lose_its_quotes():
-    assert "without quotes" in check("0.5", 0.5)
+    assert "without quotes" in judged("0.5", 0.5)
 
 
 def test_an_array_is_compared_whole():
     truth = np.array([0.25, 0.5])
-    assert check([0.25, 0.5], truth) == "Right."
-    assert {check(answer, truth) for answer in ([0.5, 0.25], [0.25], 0.25, [0.25, np.nan])}.isdisjoint({"Right."})
+    assert judged([0.25, 0.5], truth) == "Right."
+    assert {judged(answer, truth) for answer in ([0.5, 0.25], [0.25], 0.25, [0.25, np.nan])}.isdisjoint({"Right."})
+
+
+def test_a_tuple_is_compared_part_by_part():
+    assert judged((3, 0.25), (3, 0.25)) == judged([3.0, 0.2501], (3, 0.25)) == "Right."
+    assert "number 2" in judged((3, 0.5), (3, 0.25)) and "3 values" not in judged((3, 0.5), (3, 0.25))
+    assert "2 values are asked for" in judged(3, (3, 0.25)) and "these are 1" in judged((3,), (3, 0.25))
+
+
+def test_a_mistake_that_is_known_is_named():
+    mistakes = {"this is the upper bound.": lambda: 0.7, "this is a share.": lambda: 0.6}
+    assert judged(torch.tensor(0.7), 0.5, mistakes=mistakes) == "Not yet: this is the upper bound."
+    assert judged(0.65, 0.5, mistakes=mistakes) == "Not yet: 0.65 is not it."
+
+
+# ---- functions -------------------------------------------------------------------------------------------------
+
+
+def double(x):
+    return 2 * x
+
+
+DOUBLE = Exercise("a", 1, "easy", double, {"this is the square.": lambda x: x * x}, [(1.0,), (2.0,), (3.0,)])
+
+
+def unfilled(x):
+    votes = ...
+    return votes.argmax()
+
+
+def missing(x):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("stub", [..., None, lambda x: ..., lambda x: None, lambda x: (..., 1), unfilled, missing])
+def test_a_stub_is_asked_for(stub):
+    assert DOUBLE.judge(stub).startswith("Not answered yet")
+
+
+@pytest.mark.parametrize("right", [double, lambda x: torch.tensor([2 * x]), lambda x: np.float32(2.001 * x)])
+def test_a_right_function_is_right_in_any_form(right):
+    assert DOUBLE.judge(right) == "Right."
+
+
+def test_a_wrong_function_is_told_the_case_and_what_came_out_or_the_name_of_its_mistake():
+    assert DOUBLE.judge(lambda x: x**2) == "Not yet: this is the square."
+    assert DOUBLE.judge(lambda x: 2.0) == "Not yet: 2 of 3 cases are wrong. (2) gives 2 (float): 2 is not it."
+    assert "(1) gives ZeroDivisionError (float division by zero): a value is asked for." in DOUBLE.judge(
+        lambda x: x / 0
+    )
+    assert "TypeError" in DOUBLE.judge(lambda: 1) and "a function is asked for" in DOUBLE.judge(2.0)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda answer: type(answer).__name__)
+def test_a_function_that_gives_anything_gets_a_line(wrong):
+    line = DOUBLE.judge(lambda x: wrong)
+    assert line.startswith("Not yet: ") and "\n" not in line and len(line) < 300
+
+
+def test_a_function_that_changes_its_arguments_is_tried_on_fresh_ones():
+    def spoil(votes):
+        votes += 1
+        return int(votes.sum())
+
+    total = Exercise("a", 1, "easy", lambda votes: int(votes.sum()) + 2, cases=[(np.array([1, 2]),)] * 2)
+    assert total.judge(spoil) == total.judge(spoil) == "Right."
+
+
+def test_cases_that_a_call_uses_up_are_made_anew():
+    draw = lambda generator: torch.rand(3, generator=generator)  # noqa: E731
+    cases = lambda: [(torch.Generator().manual_seed(0),)]  # noqa: E731
+    noise = Exercise("a", 1, "easy", draw, {"this is twice that.": lambda g: 2 * draw(g)}, cases)
+    assert noise.judge(draw) == "Right." and "twice" in noise.judge(lambda g: 2 * draw(g))
+
+
+def test_a_name_that_no_exercise_has_is_refused():
+    with pytest.raises(ValueError, match=r"unknown exercise: '01.lowerbound'; did you mean '01.lower_bound'"):
+        check("01.lowerbound", 1)
+
+
+# ---- those of the notebooks ------------------------------------------------------------------------------------
+
+OPENED = {path.stem: nbformat.read(path, as_version=4) for path in NOTEBOOKS}
+PRINTED = [(stem, one) for stem, notebook in OPENED.items() for one in printed(notebook)]
+MISTAKES = [(exercise, sentence) for exercise in EXERCISES.values() for sentence in exercise.mistakes]
+MADE_ABOVE = {  # by cells further up, for solutions that use it
+    "schedules": {"ImageNet, published": cumulative_alphas(PUBLISHED["256x256_diffusion_uncond.pt"].config.scheduler())}
+}
+of_notebooks = pytest.mark.parametrize(("stem", "one"), PRINTED, ids=[one.name for _, one in PRINTED])
+
+
+def said(stem, source):
+    """What a cell prints, with the notebook's imports before it."""
+    names, output = dict(MADE_ABOVE), StringIO()
+    exec(imports(OPENED[stem]), names)
+    with redirect_stdout(output):
+        exec(source, names)
+    return output.getvalue()
+
+
+def test_every_exercise_is_in_its_notebook_once():
+    assert sorted(one.name for _, one in PRINTED) == sorted(EXERCISES)
+    assert [one.name for stem, one in PRINTED if one.name[:3] != f"{stem[:2]}."] == []
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_the_truth_is_right_and_three_mistakes_are_known(exercise):
+    assert exercise.judge(exercise.truth if exercise.of_function else exercise.truth()) == "Right."
+    assert len(exercise.mistakes) >= 3 and exercise.difficulty in DIFFICULTIES
+
+
+@pytest.mark.parametrize(("exercise", "sentence"), MISTAKES, ids=[f"{one.name}-{text[:30]}" for one, text in MISTAKES])
+def test_every_mistake_is_answered_with_its_own_sentence(exercise, sentence):
+    mistake = exercise.mistakes[sentence]
+    assert exercise.judge(mistake if exercise.of_function else mistake()) == f"Not yet: {sentence}"
+
+
+@of_notebooks
+def test_the_stub_is_not_answered_yet(stem, one):
+    assert said(stem, one.stub).startswith("Not answered yet")
+
+
+@of_notebooks
+def test_the_printed_solution_is_right(stem, one):
+    assert said(stem, one.solved).splitlines()[0] == "Right."
+
+
+@of_notebooks
+def test_the_task_says_minutes_and_difficulty_and_two_hints_are_folded(stem, one):
+    exercise = EXERCISES[one.name]
+    assert f"{exercise.minutes} minutes" in one.task and exercise.difficulty in one.task
+    assert {"Hint 1", "Hint 2", "Solution"} <= set(re.findall(r"<summary>(.*?)</summary>", one.below))
+
+
+# ---- claims ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

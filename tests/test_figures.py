@@ -1,12 +1,21 @@
+"""Figures: what is drawn, how it is told apart, and how it leaves for files and for the notebook."""
+
+import html
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 from PIL import Image
 
 from lib import figures
+from lib.captions import CAPTIONS, caption
+from lib.figures import publishing
+from lib.figures.style import known_colour, looks
 
 RADIUS = np.array([0.0, 0.3, 0.6, 0.9])
 LOG = pd.DataFrame({"predict": [-1, 1, 1, 2], "radius": RADIUS, "correct": [False, True, True, False]})
@@ -57,14 +66,106 @@ def test_the_slide_is_1920_by_1080(saved):
     assert Image.open(saved / "a.png").size == (1920, 1080)
 
 
-def test_what_a_notebook_shows_has_alt_text_and_is_small(tmp_path, monkeypatch):
-    shown = []
-    monkeypatch.setattr(figures, "display", shown.append)
-    monkeypatch.setattr(figures, "save", lambda *_: None)
-    figures.publish(figures.accuracy_curves(LOGS), tmp_path / "a", "what it shows")
-    ((data, metadata),) = [DisplayFormatter().format(image) for image in shown]
-    assert metadata["image/png"]["alt"] == "what it shows"
-    assert len(data["image/png"]) < 40_000
+@pytest.fixture
+def shown(monkeypatch):
+    """What a cell displays: a list of MIME bundles. One figure has a caption."""
+    bundles = []
+    monkeypatch.setattr(publishing, "display", lambda bundle, raw: bundles.append(bundle))
+    monkeypatch.setattr(publishing, "save", lambda *_: None)
+    monkeypatch.setitem(CAPTIONS, "09_test", 'What is "seen".')
+    return bundles
+
+
+def test_a_notebook_shows_the_numbered_caption_as_words_below_and_as_alt_text(tmp_path, shown):
+    figures.publish(figures.accuracy_curves(LOGS), tmp_path / "09_test")
+    ((picture, said),) = [(bundle["text/html"], bundle["text/plain"]) for bundle in shown]
+    assert said == 'Figure 1. What is "seen".'
+    assert re.search(r'<img alt="([^"]*)"', picture)[1] == html.escape(said)
+    assert f"{html.escape(said)}</figcaption>" in picture and len(picture) < 50_000
+
+
+def test_a_figure_without_a_caption_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(KeyError, match="no caption for '09_none'"):
+        figures.publish(figures.accuracy_curves(LOGS), tmp_path / "09_none")
+    assert not list(tmp_path.iterdir())
+
+
+def test_captions_are_numbered_in_each_notebook_and_one_may_serve_all_noise_levels(monkeypatch):
+    for key, text in {"08_a": "A.", "09_a": "B.", "09_b": "At {}.", "09_b_c": "C."}.items():
+        monkeypatch.setitem(CAPTIONS, key, text)
+    said = [caption(stem) for stem in ("09_a", "09_b_0.25", "09_b_c", "08_a")]
+    assert said == ["Figure 1. B.", "Figure 2 (σ = 0.25). At 0.25.", "Figure 3. C.", "Figure 1. A."]
+
+
+def test_captions_are_sentences_and_belong_to_figures_of_their_notebook():
+    assert [key for key, text in CAPTIONS.items() if not re.fullmatch(r"[A-Z\d].{20,}[.?)]", text)] == []
+    for path in sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")):
+        stems = re.findall(r"figures/(\w+?)(?=_\{|\W)", path.read_text(encoding="utf-8"))
+        assert dict.fromkeys(stems).keys() == {key for key in CAPTIONS if key[:2] == path.stem[:2]}, path.stem
+
+
+FRAMES = [figures.lines([0, 1], {"p": [0, k]}, "x", "y") for k in (1, 2, 3)]
+
+
+def test_a_slider_holds_every_frame_with_its_label_and_needs_no_script_for_the_first(tmp_path, shown):
+    figures.slider(FRAMES, ["n = 1", "n = 2", 'n = "3"'], tmp_path / "09_test")
+    (picture,) = [bundle["text/html"] for bundle in shown]
+    data = json.loads(html.unescape(re.search(r'data-frames="([^"]*)"', picture)[1]))
+    assert [label for label, _ in data] == ["n = 1", "n = 2", 'n = "3"'] and len({source for _, source in data}) == 3
+    assert picture.count("<img") == 1 and "Shown: n = 2" in picture and "display:none" in picture
+    assert "<script" not in picture and "http" not in picture and len(picture) < 150_000
+
+
+def test_a_slider_that_would_be_too_large_jump_or_lack_a_label_is_refused(tmp_path, shown):
+    noise = figures.image_grid({"": torch.rand(8, 3, 64, 64)}, [""] * 8)
+    with pytest.raises(ValueError, match=r"a slider of \d+ KB, at most 150"):
+        figures.slider([noise] * 9, [""] * 9, tmp_path / "09_test")
+    with pytest.raises(ValueError, match="one size"):
+        figures.slider([FRAMES[0], noise], ["", ""], tmp_path / "09_test")
+    with pytest.raises(ValueError, match="3 frames and 1 labels"):
+        figures.slider(FRAMES, ["n"], tmp_path / "09_test")
+
+
+# ---- looks -----------------------------------------------------------------------------------------------------
+
+
+def test_a_noise_level_and_a_method_have_one_colour_in_every_figure():
+    assert len({known_colour(name) for name in ("σ = 0.5", "σ = 0.50", "trained at σ = 0.5", "MSE, σ = 0.5")}) == 1
+    assert known_colour("trained on noise (Cohen)") == known_colour("trained on noise") != known_colour("MSE")
+    assert known_colour("Stab+MSE denoiser") == figures.METHODS["Stab+MSE"]
+    assert known_colour("black-box, K = 2") == figures.METHODS["black-box"] and known_colour("n = 100") == ""
+
+
+def test_two_series_of_one_colour_differ_in_line_style():
+    first, second, third = looks(["σ = 0.5", "σ = 0.5, runner-up bounded", "n = 100"])
+    assert first["color"] == second["color"] != third["color"]
+    assert first["linestyle"] != second["linestyle"]
+
+
+@pytest.mark.parametrize("names", [[f"σ = {s}" for s in (0.12, 0.25, 0.5, 1.0)], list(figures.METHODS)], ids=len)
+def test_named_series_are_told_apart(names):
+    assert len({(look["color"], str(look["linestyle"])) for look in looks(names)}) == len(names)
+
+
+# ---- bars and images -------------------------------------------------------------------------------------------
+
+
+def test_votes_are_bars_of_which_one_is_marked():
+    axes = figures.votes([10, 70, 20], ["a", "b", "c"], "100 votes").axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [10, 70, 20]
+    assert [bar.get_hatch() or "" for bar in axes.patches] == ["//", "", "//"]
+    both = figures.votes({"before": [1, 99], "after": [60, 40]}, ["a", "b"], label=0)
+    assert [axes.get_title() for axes in both.axes] == ["before", "after"]
+    assert len(figures.votes(np.arange(1000), [str(k) for k in range(1000)]).axes[0].patches) == 12
+
+
+def test_wrong_answers_have_a_frame_and_a_cross():
+    images = torch.rand(2, 1, 8, 8)
+    grid = figures.image_grid({"a": images}, ["", ""], [["3", "5"]], wrong=[[False, True]], title="digits")
+    assert [axes.get_xlabel() for axes in grid.axes] == ["3", "✗ 5"]
+    assert [axes.spines["top"].get_visible() for axes in grid.axes] == [False, True]
+    with pytest.raises(ValueError, match="wrong must have a row"):
+        figures.image_grid({"a": images}, ["", ""], wrong=[True, False])
 
 
 def test_an_image_grid_has_a_row_a_name_and_a_caption_an_image():

@@ -3,18 +3,20 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_certification import DATASET, IDS
 from toys import hyperplane
 
-from lib import methods
-from lib.bounds import AtRadii, Tolerance
+from lib import methods, sampling
+from lib.bounds import AtRadii, Bound, Tolerance
 from lib.config import Common, NoiseTraining, RandomizedSmoothing
 from lib.datasets import Data, load_dataset
 from lib.methods import cohen2019
 from lib.methods.common import _stopping_rule
 from lib.models import build_classifier
+from lib.smoothing import SmoothedClassifier
 from lib.training.objectives import Gaussian
 
 DATA = Data("halves", DATASET, DATASET, 2, ("0", "1"), (1, 3, 4), (0.5,), (0.5,))
@@ -77,6 +79,43 @@ def test_a_record_says_how_f_was_computed_and_when_sampling_stopped(tmp_path):
     assert log["n"].min() < 2000
 
 
+@pytest.mark.parametrize(("asked", "bound"), [(None, True), (False, False), (True, True)])
+def test_both_classes_are_bounded_where_the_parameter_or_the_call_says_so(asked, bound, tmp_path):
+    cfg = Common(run_dir=str(tmp_path), n=200, two_class=True)
+    methods.certified(cfg, DATA, hyperplane(), 0.5, "log", IDS, two_class=asked)
+    parameters = json.loads(next(tmp_path.glob("records/log-*.json")).read_text())["parameters"]
+    assert parameters["bound"] == Bound(two_class=bound).name
+
+
+def test_levels_make_the_noise_of_a_record_that_of_a_grid(tmp_path):
+    cfg = Common(run_dir=str(tmp_path), n=200, levels=16)
+    base = build_classifier("digits_cnn", DIGITS).eval()
+    methods.certified(cfg, DIGITS, base, 0.5, "log", [0, 1])
+    parameters = json.loads(next(tmp_path.glob("records/log-*.json")).read_text())["parameters"]
+    assert parameters["noise"] == sampling.Grid(0.5, levels=16).name
+    with pytest.raises(ValueError, match="multiples of 1/16"):
+        methods.certified(cfg, DATA, hyperplane(), 0.5, "log", IDS)
+
+
+def test_with_levels_g_votes_as_on_the_grid_and_takes_images_between_its_points():
+    base, (images, _) = build_classifier("digits_cnn", DIGITS).eval(), DIGITS.test[:4]
+    exact = SmoothedClassifier(base, sampling.Grid(0.5, levels=16), 10).sample(images, range(4), 4000)
+    g = methods.smoothed(Common(levels=16), DIGITS, base, 0.5)
+    assert np.abs(g.sample(images, range(4), 4000) - exact).max() < 4 * np.sqrt(2 * 4000 / 4)
+    assert g.sample(0.99 * images, range(4), 10).sum() == 40
+
+
 def test_selection_votes_and_predictions_are_of_the_same_f():
     g = methods.smoothed(Common(compute="bfloat16"), DATA, hyperplane(), 0.5)
     assert g.base.compute == "bfloat16" and g.base.network(torch.rand(2, 1, 3, 4)).shape == (2, 2)
+
+
+def test_an_attack_on_g_fails_inside_the_radius_and_succeeds_far_outside(tmp_path):
+    """Of a linear classifier the radius is the distance to its plane: nothing inside, everything well beyond."""
+    cfg = RandomizedSmoothing(run_dir=str(tmp_path), n=2000)
+    log = methods.certified(cfg, DATA, hyperplane(), 0.5, "log", IDS)
+    near = log[log["correct"] & (log["radius"] < 0.5)]
+    assert len(near) >= 2
+    changed = [methods.changed_by_attack(cfg, DATA, hyperplane(), 0.5, near, factor) for factor in (1.0, 3.0)]
+    assert changed[0] == 0 and changed[1] >= len(near) / 2
+    assert methods.changed_by_attack(cfg, DATA, hyperplane(), 0.5, near[:0], 3.0) == 0

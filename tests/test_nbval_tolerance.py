@@ -35,6 +35,7 @@ def silent(source):
 
 
 TABLE = "<table><td>{}</td></table>"
+PICTURE = '<figure><img alt="a" src="data:image/png;base64,{0}"><input data-frames="{0}"></figure>'
 FIGURE = "<Figure size {}x480 with 1 Axes>"
 CASES = {
     "the same text": ("passed", printed("radius 0.25 at n = 1000", "radius 0.25 at n = 1000")),
@@ -55,6 +56,8 @@ CASES = {
     "a new warning": ("passed", silent("import sys; print('old', file=sys.stderr)")),
     "a failing assert": ("failed", silent("assert 1 == 2")),
     "another SVG": ("passed", displayed("image/svg+xml", "<svg>1</svg>", "<svg>2</svg>")),
+    "another picture in HTML": ("passed", displayed("text/html", PICTURE.format("iVB+/="), PICTURE.format("UklG"))),
+    "another caption": ("failed", displayed("text/html", PICTURE.format("iVB"), PICTURE.replace("a", "b").format("i"))),
     "another figure size": ("passed", displayed("text/plain", FIGURE.format(9), FIGURE.format(8))),
     "a cell that was never run": ("error", printed("", "0.5", count=None)),
     "silent progress": ("passed", silent("import os; assert os.environ['KIT_PROGRESS'] == 'off'")),

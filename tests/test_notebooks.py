@@ -50,8 +50,13 @@ def lines(cell):
 
 
 def pictures(cell):
-    """(MIME type, output) of each picture that a cell shows."""
-    return [(kind, out) for out in cell.get("outputs", []) for kind in out.get("data", {}) if kind[:6] == "image/"]
+    """The words that stand for each picture that a cell shows, in its HTML or by itself; "" where there are none."""
+    alts = []
+    for out in cell.get("outputs", []):
+        tags = re.findall(r"<img\b[^>]*>", "".join(out.get("data", {}).get("text/html", "")))
+        alts += [re.search(r'\balt="([^"]*)"|$', tag)[1] or "" for tag in tags]
+        alts += [out.metadata.get(kind, {}).get("alt", "") for kind in out.get("data", {}) if kind[:6] == "image/"]
+    return alts
 
 
 def nodes(notebook, *kinds):
@@ -85,16 +90,17 @@ def test_there_is_one_notebook_for_each_set_of_parameters():
 # ---- parameters ------------------------------------------------------------------------------------------------
 
 
-def test_the_parameters_cell_says_the_defaults_of_the_dataclass_in_its_order(path, notebook):
+def test_the_parameters_cell_says_the_defaults_of_the_dataclass_in_an_order_for_readers(path, notebook):
     defaults = dataclasses.asdict(NOTEBOOKS[path.stem]())
     defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
-    assert list(cell_parameters(notebook).items()) == list(defaults.items())
+    assert cell_parameters(notebook) == defaults
 
 
 def test_the_parameters_cell_says_the_types_of_the_dataclass(path, notebook):
     written = ast.parse(with_tag(notebook, "parameters")[0].source).body
     hints = typing.get_type_hints(NOTEBOOKS[path.stem])
     names = {name: hint.__name__ if isinstance(hint, type) else str(hint) for name, hint in hints.items()}
+    names = {name: text.removesuffix(" | str") for name, text in names.items()}  # papermill reads no alternative
     types = {name: re.sub(r"tuple\[(\w+), \.\.\.\]", r"list[\1]", text) for name, text in names.items()}
     assert {line.target.id: ast.unparse(line.annotation) for line in written} == types
 
@@ -148,7 +154,8 @@ def test_no_path_of_a_machine_is_left(notebook):
     for output in outputs(notebook):
         for kind in [kind for kind in output.get("data", {}) if kind.startswith("image/")]:
             del output.data[kind]  # base64 has slashes
-    assert MACHINE_PATH.findall(json.dumps(notebook)) == []
+    text = re.sub(r"[\w+/=]{200,}", "", json.dumps(notebook))  # pictures in HTML, too
+    assert MACHINE_PATH.findall(text) == []
 
 
 def test_nothing_is_installed_or_put_on_the_path(notebook):
@@ -159,20 +166,33 @@ def test_nothing_is_installed_or_put_on_the_path(notebook):
 # ---- size ------------------------------------------------------------------------------------------------------
 
 
-def test_the_file_is_at_most_300_kb(path):
-    assert path.stat().st_size <= 300_000
+def test_the_file_is_at_most_400_kb(path):
+    assert path.stat().st_size <= 400_000
 
 
-def test_there_are_30_to_45_cells(notebook):
-    assert 30 <= len(notebook.cells) <= 45
+def test_there_are_30_to_80_cells(notebook):
+    assert 30 <= len(notebook.cells) <= 80
 
 
 def test_there_are_80_to_200_lines_of_code(notebook):
     assert 80 <= sum(len(lines(cell)) for cell in code(notebook)) <= 200
 
 
-def test_no_line_of_code_is_longer_than_120_characters(notebook):
-    assert [line for cell in code(notebook) for line in cell.source.splitlines() if len(line) > 120] == []
+def test_no_line_of_code_is_longer_than_100_characters(notebook):
+    assert [line for cell in code(notebook) for line in cell.source.splitlines() if len(line) > 100] == []
+
+
+def test_the_code_can_be_read_aloud_without_nested_comprehensions_and_walruses(notebook):
+    kinds = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    outer = nodes(notebook, *kinds)
+    inside = [node for one in outer for node in ast.walk(one) if node is not one and isinstance(node, kinds)]
+    double = [node for node in outer if len(node.generators) > 1]
+    assert [ast.unparse(node) for node in (*inside, *double, *nodes(notebook, ast.NamedExpr))] == []
+
+
+def test_the_words_of_a_figure_are_in_lib_captions_and_not_in_a_cell(notebook):
+    calls = [node for node in nodes(notebook, ast.Call) if ast.unparse(node.func) == "figures.publish"]
+    assert [ast.unparse(node)[:80] for node in calls if len(node.args) != 2 or node.keywords] == []
 
 
 def test_no_cell_is_empty_or_longer_than_25_lines_the_list_of_parameters_aside(notebook):
@@ -199,9 +219,9 @@ def test_it_opens_with_a_title_and_the_time_it_takes(notebook):
 
 
 def test_every_picture_has_alt_text(notebook):
-    shown = [(kind, out.metadata.get(kind, {})) for cell in code(notebook) for kind, out in pictures(cell)]
+    shown = [alt for cell in code(notebook) for alt in pictures(cell)]
     assert shown, "a notebook without a picture"
-    assert [kind for kind, metadata in shown if len(metadata.get("alt", "").split()) < 4] == []
+    assert [alt for alt in shown if len(alt.split()) < 4] == []
     assert re.findall(r"!\[\s*\]\(|<img(?![^>]*\balt=)", prose(notebook)) == []
 
 
@@ -246,9 +266,9 @@ def test_the_source_of_the_function_that_matters_is_shown(notebook):
     assert "getsource" in "\n".join(cell.source for cell in code(notebook))
 
 
-def test_there_are_two_or_three_exercises_and_a_folded_answer(notebook):
+def test_there_are_three_to_six_exercises_and_a_folded_answer(notebook):
     exercises = re.findall(r"^#+ .*\bexercise \d", prose(notebook), re.MULTILINE | re.IGNORECASE)
-    assert 2 <= len(exercises) <= 3
+    assert 3 <= len(exercises) <= 6
     assert "<details" in prose(notebook)
 
 

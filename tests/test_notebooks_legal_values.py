@@ -4,7 +4,6 @@ The runs are small, in a folder of their own, and two of them take place at a ti
 """
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from printed_exercises import CHECK, printed
 from recommended import ROOT, of_notebooks, of_readme, runs
 
 from lib.config import NOTEBOOKS, field_names
@@ -44,6 +44,7 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
     "02 as recommended": (TWO, TRIED[TWO]),
     "03 as recommended, one image": (THREE, ONE_IMAGE | TRIED[THREE]),
     "01, one level, one image": (ONE, {"sigmas": "[0.5]", "images": "1", "n": "1", "n0": "1", "seed": "1"}),
+    "01, both bounds, on the grid": (ONE, {"two_class": "true", "levels": "16", "sigmas": "[0.25, 0.5]"}),
     "01, the paper's four levels": (ONE, {
         "sigmas": "[0.12, 0.25, 0.5, 1.0]", "alpha": "0.05", "seed": "2", "stop": "at radii 0 0.25 0.5",
     }),
@@ -101,12 +102,11 @@ def save_unet(folder: Path) -> None:
 
 
 def answered(path: Path, folder: Path) -> Path:
-    """A copy of a notebook in which the first piece of code of each printed solution answers its exercise."""
+    """A copy of a notebook in which each printed solution stands in the place of its stub."""
     notebook = nbformat.read(path, as_version=4)
-    for cell, after in zip(notebook.cells, notebook.cells[1:], strict=False):
-        if "exercises.check(" in cell.source:
-            solution = re.search(r"Solution</summary>.*?`([^`]+)`", after.source, re.DOTALL)
-            cell.source = cell.source.replace("= ...", f"= {solution[1]}", 1)
+    solved = {exercise.stub: exercise.solved for exercise in printed(notebook)}
+    for cell in notebook.cells:
+        cell.source = solved.get(cell.source, cell.source)
     nbformat.write(notebook, folder / path.name)
     return folder / path.name
 
@@ -146,5 +146,5 @@ def test_a_notebook_runs_to_its_end(name, done):
 def test_the_printed_solutions_are_right(name, done, kit):
     done[name].result()
     notebook = nbformat.read(kit / "runs/shapes" / f"{RUNS[name][0]}.ipynb", as_version=4)
-    checks = [cell for cell in notebook.cells if "exercises.check(" in cell.source]
-    assert [cell.outputs[0].text for cell in checks] == ["Right.\n"] * len(checks) and checks
+    checks = [cell for cell in notebook.cells if cell.cell_type == "code" and CHECK.search(cell.source)]
+    assert [cell.outputs[0].text.splitlines()[0] for cell in checks] == ["Right."] * len(checks) and checks

@@ -14,7 +14,24 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lib.training import Recipe, objectives, train
-from lib.training.objectives import DDPM, MSE, Classification, Gaussian, Objective, Stability, Step, add_noise
+from lib.training.objectives import (
+    CATRS,
+    DDPM,
+    MACER,
+    MSE,
+    Classification,
+    Consistency,
+    Gaussian,
+    GaussianCopies,
+    Objective,
+    SmoothAdv,
+    SmoothAdvDDN,
+    SmoothMix,
+    Stability,
+    StabilityTraining,
+    Step,
+    add_noise,
+)
 
 IMAGES = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(64) % 3
@@ -110,7 +127,16 @@ EXAMPLES = {  # one of every class of the package: a method that is added belong
     "Stability": Stability(SIGMA, classifier()),
     "Classification": Classification(SIGMA, classifier()),
     "DDPM": DDPM(LINEAR),
+    "GaussianCopies": GaussianCopies(SIGMA, 2),
+    "SmoothAdv": SmoothAdv(SIGMA, 0.5, steps=2, copies=2, warm_up=1),
+    "SmoothAdvDDN": SmoothAdvDDN(SIGMA, 0.5, steps=2, copies=2, warm_up=1),
+    "Consistency": Consistency(SIGMA),
+    "MACER": MACER(SIGMA, copies=4),
+    "SmoothMix": SmoothMix(SIGMA, 0.5, warm_up=1),
+    "StabilityTraining": StabilityTraining(SIGMA),
+    "CATRS": CATRS(SIGMA, torch.arange(3), torch.full((3, 3), 1 / 3), copies=2),  # labels 0, 1, 2 are its images
 }
+DENOISING = ("MSE", "Stability", "Classification")
 NOISY = [name for name, example in EXAMPLES.items() if hasattr(example, "sigma")]
 
 
@@ -121,10 +147,11 @@ def test_every_objective_of_the_kit_is_among_the_examples():
 
 @pytest.mark.parametrize("name", NOISY)
 def test_the_network_sees_the_noise_of_the_generator_unclipped(name):
-    seen = []
-    model = classifier() if name == "Gaussian" else nn.Identity()
+    seen, copies = [], getattr(EXAMPLES[name], "copies", 1)
+    model = nn.Identity() if name in DENOISING else classifier()
     EXAMPLES[name](lambda noisy: seen.append(noisy) or model(noisy), IMAGES, LABELS, step())
-    assert torch.equal(seen[0], add_noise(IMAGES, SIGMA, step().generator)) and seen[0].min() < 0
+    noisy = add_noise(IMAGES.repeat_interleave(copies, 0), SIGMA, step().generator)
+    assert any(torch.equal(batch, noisy) for batch in seen) and noisy.min() < 0
 
 
 def test_noise_has_the_level_it_says():
@@ -142,10 +169,10 @@ def test_a_noise_level_that_is_none_is_refused(name, sigma):
 # ---- labels ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["Gaussian", "Classification"])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in ("MSE", "Stability", "DDPM")])
 @pytest.mark.parametrize("labels", [LABELS - 1, LABELS + 1, LABELS - 100, LABELS.float(), F.one_hot(LABELS)])
 def test_labels_that_are_no_classes_are_refused_in_the_first_epoch(name, labels):
-    model = classifier() if name == "Gaussian" else nn.Identity()
+    model = nn.Identity() if name in DENOISING else classifier()
     with pytest.raises(ValueError, match=r"labels must be whole numbers \(N,\) from 0 to 2"):
         EXAMPLES[name](model, IMAGES, labels, step())
 
@@ -266,12 +293,14 @@ def test_an_interrupted_run_meets_the_same_surrogates_again(batches, tmp_path, m
 # ---- one is told from others -----------------------------------------------------------------------------------
 
 OTHER = {"sigma": 0.25, "classifiers": classifier(1), "scheduler": DDPMScheduler(num_train_timesteps=999)}
+OTHER |= {"classes": torch.tensor([0, 1, 1]), "soft": torch.eye(3), "one_step": True}
 FIELDS = [(name, field.name) for name, example in EXAMPLES.items() for field in dataclasses.fields(example)]
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_another_value_of_any_field_is_another_objective(name, field):
-    changed = dataclasses.replace(EXAMPLES[name], **{field: OTHER[field]})
+    value = OTHER[field] if field in OTHER else getattr(EXAMPLES[name], field) + 1
+    changed = dataclasses.replace(EXAMPLES[name], **{field: value})
     assert changed.identity() != EXAMPLES[name].identity()
 
 

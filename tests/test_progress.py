@@ -1,6 +1,7 @@
 """Progress reports: one policy, set by KIT_PROGRESS."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,6 +66,60 @@ def test_the_time_before_the_first_report_counts(monkeypatch, capsys):
     report(1)
     report(2)
     assert "00:50" in capsys.readouterr().err
+
+
+class Cell:
+    """A kernel's shell with the outputs of a cell: what each shows, in the order in which they came."""
+
+    def __init__(self):
+        self.kernel, self.events, self.outputs, self.callbacks = True, self, [], []
+
+    def register(self, event, callback):
+        self.callbacks.append(callback)
+
+    def unregister(self, event, callback):
+        self.callbacks.remove(callback)
+
+    def display(self, bundle, raw, display_id):
+        self.outputs.append(bundle)
+        place = len(self.outputs) - 1
+        return SimpleNamespace(update=lambda bundle, raw: self.outputs.__setitem__(place, bundle))
+
+
+@pytest.fixture
+def cell(monkeypatch):
+    shell = Cell()
+    monkeypatch.delenv("KIT_PROGRESS", raising=False)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr("IPython.display.display", shell.display)
+    monkeypatch.setattr("lib.machine.progress.INTERVAL", 0.0)
+    return shell
+
+
+def test_in_a_notebook_it_is_one_line_that_goes_away_at_the_end(cell, capsys):
+    report = progress(40, "certify <a>")
+    for done in range(1, 40):
+        report(done)
+    (line,) = [output["text/plain"] for output in cell.outputs]
+    assert line.startswith("certify &lt;a&gt;: 39 of 40, 0:00 left")
+    report(40)
+    assert cell.outputs == [{}] and cell.callbacks == [] and capsys.readouterr() == ("", "")
+
+
+def test_in_a_notebook_it_goes_away_when_the_cell_ends_before_it(cell):
+    report = progress(40, "certify")
+    report(3)
+    for callback in list(cell.callbacks):
+        callback("result")
+    assert cell.outputs == [{}] and cell.callbacks == []
+
+
+@pytest.mark.parametrize("done", [None, 40])
+def test_in_a_notebook_what_is_done_already_shows_nothing(cell, done):
+    report = progress(40, "certify")
+    if done:
+        report(done)
+    assert cell.outputs == []
 
 
 def test_an_unknown_policy_is_refused(reports):

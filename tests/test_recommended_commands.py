@@ -1,8 +1,9 @@
-"""What README and the notebooks tell a reader to type exists, is spelled right, and is accepted before it runs."""
+"""What the pages and the notebooks tell a reader to type exists, is spelled right, and is accepted before it runs."""
 
 import ast
 import importlib
 import importlib.util
+import pydoc
 import re
 import shlex
 import shutil
@@ -10,17 +11,21 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from recommended import ROOT, of_notebooks, of_readme, runs
+from recommended import NOTEBOOKS, PAGES, ROOT, inline_code, markdown, of, of_notebooks, of_readme, runs
 
+from lib import config
 from lib.run import arguments
 from lib.runner.grid import Grid
 from lib.runner.jobs import notebook_path, plan_one
 
-EVERY = of_readme() + of_notebooks()
+TEXTS = [text for path in PAGES + NOTEBOOKS for text in markdown(path)]
+EVERY = [list(words) for words in dict.fromkeys(map(tuple, of(PAGES + NOTEBOOKS)))]
 MADE = [words for words in EVERY if words[0] == "make"]
 MODULES = [words[2:] for words in EVERY if words[:2] == ["python", "-m"] and words[2] != "lib.run"]
-SNIPPETS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+SNIPPETS = [block for path in PAGES for block in re.findall(r"^```python\n(.*?)^```", *markdown(path), re.M | re.S)]
 SNIPPETS += [words[2] for words in EVERY if words[:2] == ["python", "-c"]]
+CODE = [code for text in TEXTS for code in inline_code(text)]
+NAMES = sorted({name for code in CODE for name in re.findall(r"^(lib(?:\.\w+)+)(?:\(.*)?$", code)})
 
 
 def plan(words):
@@ -30,8 +35,17 @@ def plan(words):
     return [plan_one(notebook_path(name), options.profile, options.settings) for name in options.notebooks]
 
 
-def test_there_are_commands_in_readme_and_in_each_notebook():
-    assert len(of_readme()) > 10 and len(SNIPPETS) > 2
+def unknown(words):
+    """The options and files of a program that it does not know, or that are not there; its module must be."""
+    source = importlib.util.find_spec(words[0])
+    assert source and source.origin
+    text = Path(source.origin).read_text(encoding="utf-8")
+    options = [word for word in words[1:] if word.startswith("--") and f'"{word}"' not in text]
+    return options + [word for word in words[1:] if word.startswith("tests/") and not (ROOT / word).exists()]
+
+
+def test_there_are_commands_on_every_side():
+    assert len(of_readme()) > 10 and len(of(PAGES)) > 2 * len(of_readme()) and len(SNIPPETS) > 3 and len(NAMES) > 5
     assert {words[3][:2] for words in of_notebooks() if words[2] == "lib.run"} >= {"01", "02", "03"}
 
 
@@ -47,19 +61,24 @@ def test_a_make_command_that_is_recommended_has_its_target_and_runs_what_is_acce
     assert done.returncode == 0, done.stderr
     for line in re.findall(r"-m lib\.run (.*)", done.stdout):
         assert plan(shlex.split(line))
+    for line in re.findall(r"-m ((?:benchmarks|results)\.\w.*)", done.stdout):
+        assert unknown(shlex.split(line)) == []
 
 
 @pytest.mark.parametrize("words", MODULES, ids=" ".join)
 def test_another_program_that_is_recommended_exists_and_knows_its_options(words):
-    source = importlib.util.find_spec(words[0])
-    assert source and source.origin
-    text = Path(source.origin).read_text(encoding="utf-8")
-    assert [word for word in words[1:] if word.startswith("--") and f'"{word}"' not in text] == []
+    assert unknown(words) == []
 
 
 def test_the_sweeps_that_are_recommended_are_accepted():
     grids = [word.removeprefix("GRID=") for words in MADE for word in words if word.startswith("GRID=")]
     assert grids and all(Grid.read(ROOT / grid).points() for grid in grids)
+
+
+def test_a_parameter_that_is_named_alone_is_one_of_a_notebook():
+    known = {name for parameters in config.NOTEBOOKS.values() for name in config.field_names(parameters)}
+    named = [name for code in CODE if code.startswith("-p ") for name in re.findall(r"-p (\w+)", code)]
+    assert len(named) > 5 and [name for name in named if name not in known] == []
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.splitlines()[0])
@@ -71,3 +90,8 @@ def test_python_that_is_recommended_imports_what_there_is(snippet):
         for name in node.names
         if not hasattr(importlib.import_module(node.module), name.name)
     ] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_of_the_library_in_the_text_is_there(name):
+    assert pydoc.locate(name) is not None

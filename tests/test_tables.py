@@ -10,13 +10,16 @@ import pytest
 from lib.tables import (
     abstention_rate,
     accuracy_table,
+    answer_table,
     as_printed,
     average_certified_radius,
+    beside_published,
     certified_accuracy,
     envelope,
     percent,
     published,
     save,
+    summary,
     to_latex,
     to_markdown,
 )
@@ -98,6 +101,28 @@ LOGS = {"small": log([1, 1, 1, 1], [0.1, 0.1, 0.1, 0.3]), "large": log([1, 1, 1,
 def test_an_accuracy_table_has_a_row_a_log_and_a_column_a_radius():
     expected = pd.DataFrame([[1, 0.25, 0], [0.75, 0.75, 0.25]], ["small", "large"], pd.Index([0.0, 0.3, 0.6]))
     pd.testing.assert_frame_equal(accuracy_table(LOGS, [0, 0.3, 0.6]), expected, check_names=False)
+
+
+def test_a_summary_adds_the_mean_radius_and_the_abstentions():
+    row = summary({"five": FIVE}, [0, 0.5]).loc["five"]
+    assert row.index.tolist() == [0.0, 0.5, "ACR", "abstained"]
+    assert row.tolist() == pytest.approx([0.6, 0.2, 0.15, 0.2])
+
+
+def test_answers_are_right_wrong_or_abstentions():
+    answers = answer_table({10: np.array([-1, -1, -1, -1]), 100: np.array([0, 1, 2, -1])}, np.array([0, 1, 1, 1]))
+    assert answers.loc[10].tolist() == [0, 0, 1] and answers.loc[100].tolist() == [0.5, 0.25, 0.25]
+
+
+def test_a_run_stands_above_the_papers_own_tables():
+    table = beside_published("ours", LOGS, [0, 0.3], "cohen2019")
+    assert list(dict.fromkeys(table.index.get_level_values(0))) == [
+        "ours",
+        "cifar10, Cohen et al.",
+        "imagenet, Cohen et al.",
+    ]
+    assert table.loc[("ours", "large"), 0.3] == 0.75 and table.loc[("cifar10, Cohen et al.", "σ = 0.25"), 0.0] == 0.77
+    assert np.isnan(table.loc[("imagenet, Cohen et al.", "σ = 0.25"), 0.25])
 
 
 def test_the_envelope_takes_the_best_log_at_each_radius_and_tells_which():

@@ -7,16 +7,17 @@ needs one dataclass below and one entry in NOTEBOOKS.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.config import names
-from lib.config.fields import checked, parameter
+from lib.config.fields import checked, parameter, refuse_unknown
 from lib.machine.provenance import PROJECT_ROOT
 from lib.words import AUTO, COMPUTE, FILE, LARGEST_KEY, STOP, TRAINING
 
@@ -25,6 +26,7 @@ CLASSIFIERS = names.of_any(names.CLASSIFIERS)
 NETWORK: dict[str, Any] = {"choices": CLASSIFIERS, "prefixes": names.LIBRARIES}
 TRAINED: dict[str, Any] = {"choices": ("", *CLASSIFIERS), "prefixes": names.LIBRARIES, "files": True}
 BATCH: dict[str, Any] = {"min": 1, "word": AUTO}
+LEVELS: dict[str, Any] = {"min": 0, "max": 65_535}
 FIRST_LAYER: dict[str, Any] = {"choices": ("", *names.NORMALIZATIONS)}
 
 
@@ -59,6 +61,8 @@ class Common:
     n: int = parameter(10_000, "fresh noise samples that bound its probability", min=1)
     stop: str = parameter("after n", "or sooner, an image at a time: at radii 0.25 0.5, within 0.05", **STOP)
     alpha: float = parameter(0.001, "chance that a certificate is wrong", above=0, below=1)
+    two_class: bool = parameter(False, "bound the runner-up too, with half of alpha each")
+    levels: int = parameter(0, "0: Gaussian noise; or that in steps of 1/levels: 16 digits, 255 photos", **LEVELS)
     batch_size: int | str = parameter(1000, "noisy images in one forward pass", **BATCH)
     compute: str = parameter("float32", "precision and layout of networks: see lib/models/compute.py", **COMPUTE)
 
@@ -77,11 +81,13 @@ class Common:
     def of(cls, variables: Mapping[str, Any]) -> typing.Self:
         """The parameters among a notebook's variables: `cfg = RandomizedSmoothing.of(globals())`.
 
-        ValueError where one is missing: the parameters cell was not run, or has lost a line.
+        ValueError where one is missing: the parameters cell was not run, or has lost a line. ValueError, too, where
+        that cell sets a name that is no parameter: it would be left aside in silence.
         """
         missing = [name for name in field_names(cls) if name not in variables]
         if missing:
             raise ValueError(f"no variable {missing[0]!r}; run the cell tagged `parameters`, which sets it")
+        refuse_unknown(names_set_beside(field_names(cls), variables.get("In", [])), field_names(cls), "parameter")
         return cls(**{name: variables[name] for name in field_names(cls)})
 
     @property
@@ -155,7 +161,7 @@ class DenoisedSmoothing(NoiseTraining):
     mse: str = parameter("60 epochs of 64, adam 1e-3", "how a denoiser learns to restore images", **TRAINING)
     stab: str = parameter("60 epochs of 64, adam 1e-3", "how one learns from scratch to keep f's answers", **TRAINING)
     stab_mse: tuple[str, ...] = parameter(
-        ("20 epochs of 64, adam 1e-3", "10 epochs of 64, sgd 1e-2"),
+        ("20 epochs of 64, adam 1e-3", "10 epochs of 64, sgd 1e-3"),
         "ways to fine-tune the MSE denoiser to it; the best on held-out images is kept",
         distinct=True, **TRAINING,
     )  # fmt: skip
@@ -206,6 +212,28 @@ NOTEBOOKS: dict[str, type[Common]] = {
     "02_denoised_smoothing": DenoisedSmoothing,
     "03_diffusion_denoising": DiffusionDenoising,
 }
+
+
+def names_set_beside(parameters: Collection[str], cells: Iterable[str]) -> list[str]:
+    """What the parameters cell sets beside the parameters, in order: the last of the cells run that sets most of them.
+
+    `cells`: the sources, oldest first, as IPython keeps them in `In`; where there are none (nbval), nothing is found.
+    """
+    for source in reversed(list(cells)):
+        try:
+            tree = ast.parse(source)
+        except SyntaxError:
+            continue
+        assigned = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+        names = [name.id for node in assigned for name in ast.walk(node) if isinstance(name, ast.Name) and stored(name)]
+        if 2 * len(set(names) & set(parameters)) > len(parameters):
+            return [name for name in names if name not in parameters]
+    return []
+
+
+def stored(name: ast.Name) -> bool:
+    """Whether the name is given a value there, not read."""
+    return isinstance(name.ctx, ast.Store)
 
 
 def field_names(config: type[Common]) -> list[str]:

@@ -4,8 +4,8 @@ A file a paper. Notebooks that name the same recipe share its weights.
 """
 
 from lib.config import baseline_parameters
-from lib.methods.carlini2023 import diffusion_denoiser, diffusion_model
-from lib.methods.cohen2019 import clean_classifier, noise_trained_classifier
+from lib.methods.carlini2023 import cost, denoised, denoisers_by_steps, diffusion_denoiser, diffusion_model
+from lib.methods.cohen2019 import changed_by_attack, clean_classifier, noise_trained_classifier
 from lib.methods.common import certified, smoothed
 from lib.methods.salman2020 import (
     held_out_stability,
@@ -16,7 +16,7 @@ from lib.methods.salman2020 import (
 )
 
 __all__ = [
-    "baseline_parameters", "certified", "clean_classifier", "diffusion_denoiser", "diffusion_model",
-    "held_out_stability", "mse_denoiser", "noise_trained_classifier", "smoothed", "stab_denoiser",
-    "stab_mse_denoiser", "stab_mse_denoisers",
+    "baseline_parameters", "certified", "changed_by_attack", "clean_classifier", "cost", "denoised",
+    "denoisers_by_steps", "diffusion_denoiser", "diffusion_model", "held_out_stability", "mse_denoiser",
+    "noise_trained_classifier", "smoothed", "stab_denoiser", "stab_mse_denoiser", "stab_mse_denoisers",
 ]  # fmt: skip

@@ -1,8 +1,13 @@
 """Carlini et al. 2023: a diffusion model as the denoiser."""
 
+import timeit
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from torch import nn
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
 
 from lib.config import DiffusionDenoising, kit_root
 from lib.datasets import Data, training_images
@@ -63,3 +68,40 @@ def diffusion_denoiser(
     from lib.models.diffusion import DiffusionDenoiser
 
     return DiffusionDenoiser(*model, sigma, steps, sampler, timestep=cfg.timestep, seed=cfg.seed).eval()
+
+
+def denoisers_by_steps(
+    cfg: DiffusionDenoising, model: tuple[nn.Module, "SchedulerMixin"], sigma: float
+) -> dict[str, "DiffusionDenoiser"]:
+    """Denoisers that differ in their steps alone, by name: "one step", "all steps", "ancestral, 5", "DDIM, 5".
+
+    2, 5 and 20 steps by either sampler, as far as there are so many from t* down.
+    """
+    every = diffusion_denoiser(cfg, model, sigma, None)
+    found = {"one step": diffusion_denoiser(cfg, model, sigma), "all steps": every}
+    few = [steps for steps in (2, 5, 20) if steps <= len(every.timesteps)]
+    for name, sampler in {"ancestral": "ddpm", "DDIM": "ddim"}.items():
+        found |= {f"{name}, {steps}": diffusion_denoiser(cfg, model, sigma, steps, sampler) for steps in few}
+    return found
+
+
+@torch.no_grad()
+def denoised(cfg: DiffusionDenoising, denoisers: Mapping[str, nn.Module], noisy: Tensor) -> dict[str, Tensor]:
+    """The same noisy images (N, C, H, W) after each of the denoisers, by its name; `cfg.at_once` images at a time."""
+    return {name: torch.cat([f(batch) for batch in noisy.split(cfg.at_once)]) for name, f in denoisers.items()}
+
+
+@torch.no_grad()
+def cost(cfg: DiffusionDenoising, classifiers: Mapping[str, nn.Module], batch: Tensor) -> pd.DataFrame:
+    """What a certificate takes, a row a classifier: its UNet evaluations, and the time in units of the first row's.
+
+    The time is that of `batch` (N, C, H, W), the shortest of five.
+    """
+    rows = {}
+    for name, f in classifiers.items():
+        steps = len(getattr(getattr(f, "denoiser", None), "timesteps", ()))
+        shortest = min(timeit.repeat(lambda f=f: f(batch).cpu(), number=1, repeat=5))
+        rows[name] = (cfg.n0 + cfg.n) * steps, shortest
+    evaluations, seconds = zip(*rows.values())
+    first = {"time / first row": np.divide(seconds, seconds[0])}
+    return pd.DataFrame({"UNet evaluations a certificate": evaluations} | first, index=list(rows))

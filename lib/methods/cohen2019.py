@@ -3,12 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+import torch
 from torch import nn
 
+from lib.attacks import pgd, smoothed_loss
+from lib.bounds import ABSTAIN
 from lib.config import DenoisedSmoothing, NoiseTraining, RandomizedSmoothing, file_at, kit_root
-from lib.datasets import Data, training_images
+from lib.datasets import Data, stack, training_images
 from lib.machine.progress import progress
-from lib.methods.common import for_training
+from lib.methods.common import for_training, smoothed
 from lib.models import build_classifier, load_classifier
 from lib.models.pretrained import PREFIXES
 from lib.training import Recipe, train
@@ -58,3 +62,22 @@ def clean_classifier(cfg: DenoisedSmoothing, data: Data, name: str = "") -> nn.M
         arch = None if surrogate else cfg.arch
         return load_classifier(path, data, arch=arch, normalization=normalization or None).to(cfg.device)
     return noise_trained_classifier(replace(cfg, arch=name), data, 0.0)
+
+
+def changed_by_attack(
+    cfg: RandomizedSmoothing, data: Data, base: nn.Module, sigma: float, log: pd.DataFrame, factor: float
+) -> int:
+    """How many certified images of `log` an attack on g within `factor` times their radius turns to a wrong class.
+
+    The attack climbs the loss of Salman et al. 2019 over 64 noisy copies (`lib.attacks`). PREDICT, with noise that the
+    certificate has not seen, then says what g answers; an abstention counts as unchanged.
+    """
+    ids = log["idx"].tolist()
+    if not ids:
+        return 0
+    images, labels = (tensor.to(cfg.device) for tensor in stack(data.test, ids))
+    budget = torch.tensor(factor * log["radius"].to_numpy(), dtype=torch.float32, device=cfg.device)
+    draws = torch.Generator(cfg.device).manual_seed(cfg.seed)
+    moved = pgd(smoothed_loss(base, labels, sigma=sigma, samples=64, generator=draws), images, budget)
+    answer = smoothed(replace(cfg, seed=cfg.seed ^ 1), data, base, sigma).predict(moved, ids, 1000, cfg.alpha)
+    return int(((answer != labels.cpu().numpy()) & (answer != ABSTAIN)).sum())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from lib.bounds import AtRadii, StoppingRule, Tolerance
 from lib.certification import certify_dataset
@@ -14,6 +14,8 @@ from lib.config import Common
 from lib.datasets import Data
 from lib.machine.progress import progress
 from lib.models.compute import Computed
+from lib.sampling import Grid, Noise
+from lib.sampling.grid import clip_range
 from lib.smoothing import SmoothedClassifier
 from lib.words import STOP, TRAINING
 
@@ -32,19 +34,50 @@ def in_numbers(training: str) -> dict[str, int | float | str]:
 
 
 def smoothed(cfg: Common, data: Data, base: nn.Module, sigma: float) -> SmoothedClassifier:
-    """g, out of a network and a noise level: f is the network computed as `cfg.compute` says."""
-    f = Computed(base, cfg.compute)
-    return SmoothedClassifier(f, sigma, data.num_classes, seed=cfg.seed, batch_size=cfg.batch_size)
+    """g, out of a network and a noise level: f is the network computed as `cfg.compute` says.
+
+    Where `cfg.levels` is not 0, f sees x + noise rounded to whole steps of 1 / levels. `certified` draws the same g in
+    whole numbers, which is exact, but only for images on that grid; this one takes any image, such as an attacked one.
+    """
+    f: nn.Module = Computed(base, cfg.compute)
+    return _smoothed(cfg, data, Rounded(f, sigma, cfg.levels).eval() if cfg.levels else f, sigma)
+
+
+class Rounded(nn.Module):
+    """f of images (N, C, H, W) that are rounded to multiples of 1 / levels and clipped as `lib.sampling.Grid` does."""
+
+    def __init__(self, f: nn.Module, sigma: float, levels: int) -> None:
+        super().__init__()
+        self.f, self.levels, self.range = f, levels, clip_range(sigma)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.f((images * self.levels).round().div(self.levels).clamp(*self.range))
+
+
+def _smoothed(cfg: Common, data: Data, f: nn.Module, noise: float | Noise) -> SmoothedClassifier:
+    return SmoothedClassifier(f, noise, data.num_classes, seed=cfg.seed, batch_size=cfg.batch_size)
 
 
 def certified(
-    cfg: Common, data: Data, base: nn.Module, sigma: float, name: str, ids: Sequence[int], n: int | None = None
+    cfg: Common,
+    data: Data,
+    base: nn.Module,
+    sigma: float,
+    name: str,
+    ids: Sequence[int],
+    n: int | None = None,
+    two_class: bool | None = None,
 ) -> pd.DataFrame:
-    """The certification log of `base` smoothed at level `sigma`, kept as run_dir/records/<name>-<hash>.tsv."""
+    """The certification log of `base` smoothed at level `sigma`, kept as run_dir/records/<name>-<hash>.tsv.
+
+    `n` and `two_class` are those of `cfg` where they are None. The noise is Gaussian, or where `cfg.levels` is not 0
+    that of `lib.sampling.Grid`: ValueError then for images that are not multiples of 1 / levels.
+    """
+    g = _smoothed(cfg, data, Computed(base, cfg.compute), Grid(sigma, levels=cfg.levels) if cfg.levels else sigma)
     return _certify(
-        smoothed(cfg, data, base, sigma), data.test, ids, cfg.run_path / "records" / name, n0=cfg.n0, n=n or cfg.n,
+        g, data.test, ids, cfg.run_path / "records" / name, n0=cfg.n0, n=n or cfg.n,
         alpha=cfg.alpha, rule=_stopping_rule(cfg), device=cfg.device, progress=progress(len(ids), f"certify {name}"),
-        facts={"dataset": data.identity},
+        two_class=cfg.two_class if two_class is None else two_class, facts={"dataset": data.identity},
     )  # fmt: skip
 
 

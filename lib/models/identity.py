@@ -21,7 +21,8 @@ from torch import Tensor, fx, nn
 # What torch keeps in every module; of these only hooks that change an answer count. `training` is checked elsewhere.
 _HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
 _INTERNAL = set(vars(nn.Module())) - _HOOKS | {"_is_hf_initialized", "_compiled_call_impl", "_is_torch_compile"}
-_PROVENANCE = {"_diffusers_version", "_name_or_path"}  # where a configuration came from, not what it says
+# Where a configuration came from, not what it says; the last one is a list in an order of each process's own.
+_PROVENANCE = {"_diffusers_version", "_name_or_path", "_use_default_values"}
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.layout, torch.memory_format)
 
 

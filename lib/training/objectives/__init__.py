@@ -1,11 +1,19 @@
 """What a method minimises: one class a method, a file a paper."""
 
 from lib.training.objectives.base import Objective, Step, add_noise, cross_entropy
+from lib.training.objectives.catrs import CATRS
+from lib.training.objectives.consistency import Consistency
+from lib.training.objectives.copies import GaussianCopies
 from lib.training.objectives.denoising import MSE, Classification, Classifiers, Stability
 from lib.training.objectives.diffusion import DDPM
+from lib.training.objectives.macer import MACER
 from lib.training.objectives.noise import Gaussian
+from lib.training.objectives.smoothadv import SmoothAdv, SmoothAdvDDN
+from lib.training.objectives.smoothmix import SmoothMix
+from lib.training.objectives.stability import StabilityTraining
 
 __all__ = [
-    "DDPM", "MSE", "Classification", "Classifiers", "Gaussian", "Objective", "Stability", "Step",
+    "CATRS", "DDPM", "MACER", "MSE", "Classification", "Classifiers", "Consistency", "Gaussian", "GaussianCopies",
+    "Objective", "SmoothAdv", "SmoothAdvDDN", "SmoothMix", "Stability", "StabilityTraining", "Step",
     "add_noise", "cross_entropy",
 ]  # fmt: skip

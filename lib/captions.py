@@ -1,0 +1,101 @@
+"""What stands under each figure of the notebooks, and for it where it cannot be seen: the captions, by name.
+
+A key is the name of the figure's file. The order within a notebook's block is the order of the figures in it, and so
+their numbers. A figure that there is one of for each noise level has one caption, in which {} becomes what its file's
+name says after the key: "02_certified_accuracy" is that of 02_certified_accuracy_0.25, too.
+"""
+
+from collections.abc import Iterator
+
+CAPTIONS: dict[str, str] = {
+    # ---- 01 ----
+    "01_paper_cifar10": "Certified accuracy of Cohen et al. on CIFAR-10 against the radius, a line for each of four "
+    "noise levels. More noise starts lower and reaches further.",
+    "01_attack": "Above: an image, the perturbation enlarged four times on grey, and the image with it. Below: what the"
+    " undefended classifier f makes of both. The bar of the true class is blue; the two pictures look alike, and f "
+    "changes its mind.",
+    "01_noise_levels": "Eight test images as f sees them, without noise in the top row and under more noise in each row"
+    " below it, clipped to what a screen can show. At σ = 1 the eye finds nothing.",
+    "01_votes": "What f answers on a thousand noisy copies of the attacked image, at each noise level. The bar of the "
+    "true class is blue.",
+    "01_half_space": "The worst classifier with the same probability of A. Left: a half-space across δ, with the noise "
+    "around x (solid circles) and around x + δ (dashed). Right: the same along δ, where the move by 0.8 σ lowers A's "
+    "share from 0.90 to 0.68.",
+    "01_circle": "A classifier of the plane with three classes and a small hole of class B close to x, noise around x, "
+    "and the circle that is certified from 100 votes (dotted) and from 10,000 (solid). The circle grows with σ as "
+    "long as the votes stay in A, and then shrinks to nothing.",
+    "01_radius_vs_pa": "Certified radius in units of σ against the doubt 1 - p_A, on a logarithmic axis, for three "
+    "proofs. That of Cohen et al. gives most everywhere and goes on growing; PixelDP's stops at 0.57.",
+    "01_beta_tail": "The Beta distribution behind Clopper and Pearson's bound for 99 of 100 votes. The shaded tail, "
+    "enlarged in the corner, holds α; the bound is where it ends.",
+    "01_shares": "The share of the votes that the winner has on each image, sorted, a line for each noise level. Images"
+    " above the black line at one half can be certified, and the closer to 1, the larger their radius.",
+    "01_certified_accuracy": "Certified accuracy against the radius, a curve for each noise level with its 95 % "
+    "interval. Little noise starts highest and ends first.",
+    "01_two_class": "Certified accuracy from the same votes by two bounds, at two noise levels. Bounding the runner-up "
+    "instead of giving it all the rest certifies more, and most of all at the larger level.",
+    "01_training_noise": "Certified accuracy at one testing noise, a curve for the classifier trained at each level.",
+    "01_more_votes": "What n votes say about p_A, when nine in ten are for the winner: the more votes, the narrower the"
+    " distribution, and the closer the lower bound (dashed) comes to the share that was seen.",
+    "01_samples": "Certified accuracy for growing numbers of samples n; the projected curves take the share of the "
+    "votes for the truth. The more samples, the further a curve reaches.",
+    "01_alpha": "Certified accuracy at four levels of α, from one per cent to one in a hundred thousand. The curves "
+    "part only near their ends.",
+    # ---- 02 ----
+    "02_paper_imagenet": "Certified accuracy of Salman et al. on ImageNet against the radius, for a ResNet-50 trained "
+    "on noise, with a white-box and with a black-box denoiser, and as it is: in this order from highest to lowest.",
+    "02_pictures": "Test images clean, noisy and after an MSE, a Stab and a Stab+MSE denoiser, with the classifier's "
+    "answer under each. A red frame and a cross mark the answers that are wrong; what looks best is not what is "
+    "answered best.",
+    "02_votes": "What f answers on many noisy copies of one image, without a denoiser and with each of three. The bar "
+    "of the true class is blue; a denoiser that was trained to keep f's answer gathers the votes in it.",
+    "02_shares": "The share of the votes that the winner has on each image, sorted, a line for each method. Without a "
+    "denoiser the votes scatter on most images; Stab and training on noise lift nearly the whole line.",
+    "02_certified_accuracy": "Certified accuracy at σ = {} against the radius, without a denoiser, with three kinds "
+    "of them and for a classifier trained on noise, with 95 % intervals. Each denoiser certifies more than none.",
+    "02_two_class": "Certified accuracy from the same votes by two bounds, without a denoiser and with Stab+MSE. "
+    "Bounding the runner-up certifies more in both cases; without a denoiser it cannot make up for the scattered "
+    "votes.",
+    "02_black_box": "Certified accuracy against the radius without a denoiser, with MSE, with denoisers trained on "
+    "surrogates, and with one trained on f itself, with 95 % intervals. Access to f certifies most.",
+    # ---- 03 ----
+    "03_paper_imagenet": "Published certified accuracy on ImageNet against radius for four methods. One-step "
+    "diffusion is highest, 71 per cent at radius 0.5, and meets training on noise (RS) at radius 3; Lee's "
+    "score-based and denoised smoothing lie below.",
+    "03_path": "One image along the forward process, and below it the noise level of each step in units of the "
+    "pixels. A dotted line leads from each noise level of smoothing to the timestep that has it.",
+    "03_reverse": "The reverse process in five rows, from pure noise at the top to the digits that were made from it "
+    "at the bottom.",
+    "03_one_shot": "Test images clean, noisy and denoised in one step, with the classifier's answer under each. A "
+    "red frame and a cross mark the answers that are wrong.",
+    "03_one_step_at_t": "The same images with the noise of a timestep, and what one step makes of them. The more "
+    "noise, the blurrier the estimate, and the more answers are wrong.",
+    "03_votes": "The image on which the vote is closest, clean, noisy and denoised, and the shares of the votes that "
+    "each class gets from the classifier alone and behind the diffusion model. The bar of the true class is blue.",
+    "03_methods": "Certified accuracy against radius on the same images, a curve for each method, with bands for the "
+    "95 % intervals.",
+    "03_noise_levels_certified": "Certified accuracy against radius of one-step diffusion, a curve for each noise "
+    "level. One model serves them all.",
+    "03_one_step_or_many": "Test images clean, noisy, denoised in one step, by all ancestral steps and by five DDIM "
+    "steps, with the classifier's answer under each. The images on the right are right after one step and wrong "
+    "after all.",
+}
+
+
+def caption(stem: str) -> str:
+    """Number and caption, "Figure 3. What is seen.", of the figure whose file has this name, without folder and ending.
+
+    KeyError where neither the name nor the start of it has a caption.
+    """
+    key = max((key for key in CAPTIONS if f"{stem}_".startswith(f"{key}_")), key=len, default=None)
+    if key is None:
+        raise KeyError(f"lib/captions.py has no caption for {stem!r}: add one to the block of its notebook")
+    rest = stem[len(key) + 1 :]
+    number = list(_of_notebook(key[:2])).index(key) + 1
+    which = f"σ = {rest}" if rest.replace(".", "").isdigit() else rest
+    label = f"Figure {number} ({which})" if rest else f"Figure {number}"
+    return f"{label}. {CAPTIONS[key].replace('{}', rest)}"
+
+
+def _of_notebook(number: str) -> Iterator[str]:
+    return (key for key in CAPTIONS if key.startswith(f"{number}_"))

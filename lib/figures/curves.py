@@ -1,0 +1,89 @@
+"""Curves and bars: certified accuracy against radius, any series over one axis, votes by class."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from lib.bounds import accuracy_interval
+from lib.figures.style import BLUE, ORANGE, STYLE, axes_of, looks, new_figure
+from lib.tables import certified_accuracy
+
+
+def accuracy_curves(
+    logs: Mapping[str, pd.DataFrame], title: str = "", axes: Axes | None = None, reach: float | None = None
+) -> Figure:
+    """Certified accuracy against radius, a curve a log, with the 95 % interval over the choice of test images.
+
+    It is drawn into `axes`, where these are given, and up to the radius `reach`, else to the largest of the logs.
+    """
+    with mpl.rc_context(STYLE):
+        axes = axes or axes_of("$\\ell_2$ radius", "certified accuracy")
+        furthest = reach or max(log["radius"].max() for log in logs.values())
+        radii = np.linspace(0, 1.05 * max(furthest, 1e-6), 400)
+        for (name, log), look in zip(logs.items(), looks(logs)):
+            accuracy = certified_accuracy(log, radii)
+            low, high = accuracy_interval(np.round(accuracy * len(log)), len(log))
+            axes.plot(radii, accuracy, label=name, **look)
+            axes.fill_between(radii, low, high, color=look["color"], alpha=0.12, linewidth=0)
+        axes.set(xlim=(0, None), ylim=(0, 1.02), title=title)
+        axes.legend()
+    return cast(Figure, axes.figure)
+
+
+def lines(
+    x: Sequence[float] | np.ndarray,
+    series: Mapping[str, Sequence[float] | np.ndarray],
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    *,
+    markers: bool = False,
+    log_x: bool = False,
+    from_zero: bool = False,
+) -> Figure:
+    """Named series over one x axis. `x` and every series have the same length; NaN leaves a gap.
+
+    `from_zero` starts both axes at 0, as those of a share against a radius should; `log_x` makes x logarithmic.
+    """
+    with mpl.rc_context(STYLE):
+        axes = axes_of(xlabel, ylabel)
+        for (name, y), look in zip(series.items(), looks(series)):
+            axes.plot(x, y, marker="o" if markers else None, label=name, **look)
+        axes.set(title=title, xscale="log" if log_x else "linear")
+        if from_zero:
+            axes.set_ylim(bottom=0)
+            axes.set_xlim(left=axes.get_xlim()[0] if log_x else 0)
+        if len(series) > 1:
+            axes.legend()
+    return cast(Figure, axes.figure)
+
+
+def votes(
+    counts: ArrayLike | Mapping[str, ArrayLike], class_names: Sequence[str], title: str = "", label: int | None = None
+) -> Figure:
+    """Votes by class as bars: counts of the K classes, or {name: counts} for panels side by side.
+
+    The bar of the true class `label`, or without it the winner's, is blue; the others are orange and hatched. Of more
+    than 12 classes the 12 with the most votes are shown.
+    """
+    panels = {name: np.asarray(row) for name, row in (counts if isinstance(counts, Mapping) else {"": counts}).items()}
+    with mpl.rc_context(STYLE | {"axes.grid": False, "font.size": 11}):
+        figure = new_figure((max(4.8, 3.2 * len(panels)), 2.8))
+        figure.suptitle(title)
+        shown = np.sort(np.argsort(-np.sum(list(panels.values()), axis=0), kind="stable")[:12])
+        for axes, (name, row) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items()):
+            marked = row.argmax() if label is None else label
+            for place, index in enumerate(shown):
+                right = index == marked
+                axes.bar(place, row[index], color=BLUE if right else ORANGE, hatch="" if right else "//")
+            axes.set(title=name, xticks=range(len(shown)))
+            names = [str(class_names[index]) for index in shown]
+            axes.set_xticklabels(names, rotation=0 if max(map(len, names)) < 3 else 90)
+        figure.axes[0].set_ylabel("votes")
+    return figure
