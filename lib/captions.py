@@ -50,14 +50,14 @@ CAPTIONS: dict[str, str] = {
     "02_votes": "What f answers on many noisy copies of one image, without a denoiser and with each of three. The bar "
     "of the true class is blue; a denoiser that was trained to keep f's answer gathers the votes in it.",
     "02_shares": "The share of the votes that the winner has on each image, sorted, a line for each method. Without a "
-    "denoiser the votes scatter on most images; Stab and training on noise lift nearly the whole line.",
+    "denoiser the line is lowest; Stab and training on noise lift nearly the whole of it.",
     "02_certified_accuracy": "Certified accuracy at σ = {} against the radius, without a denoiser, with three kinds "
-    "of them and for a classifier trained on noise, with 95 % intervals. Each denoiser certifies more than none.",
-    "02_two_class": "Certified accuracy from the same votes by two bounds, without a denoiser and with Stab+MSE. "
-    "Bounding the runner-up certifies more in both cases; without a denoiser it cannot make up for the scattered "
-    "votes.",
+    "of them and for a classifier trained on noise, with 95 % intervals. Each denoiser certifies more than none, "
+    "except at the far end.",
+    "02_two_class": "Certified accuracy from the same votes by two bounds, without a denoiser and with the MSE "
+    "denoiser. Bounding the runner-up lifts both curves, and without a denoiser it does more than the denoiser does.",
     "02_black_box": "Certified accuracy against the radius without a denoiser, with MSE, with denoisers trained on "
-    "surrogates, and with one trained on f itself, with 95 % intervals. Access to f certifies most.",
+    "surrogates, and with one trained on f itself, with 95 % intervals. Access to f certifies most nearly everywhere.",
     # ---- 03 ----
     "03_paper_imagenet": "Published certified accuracy on ImageNet against radius for four methods. One-step "
     "diffusion is highest, 71 per cent at radius 0.5, and meets training on noise (RS) at radius 3; Lee's "

@@ -10,6 +10,7 @@ from torch.utils.data import TensorDataset
 from lib import methods
 from lib.config import NOTEBOOKS, DenoisedSmoothing, DiffusionDenoising, load_profile
 from lib.datasets import load_dataset
+from lib.exercises.denoising import stab_loss
 from lib.methods import cohen2019, salman2020
 from lib.methods.common import in_numbers
 from lib.models import DENOISERS, Denoised, build_classifier
@@ -17,7 +18,7 @@ from lib.models.classifiers import DigitsCNN
 from lib.models.surrogates import CIFAR_SURROGATES
 from lib.sampling import class_counts
 from lib.training import Recipe
-from lib.training.objectives import MSE, Classification, Stability
+from lib.training.objectives import MSE, Classification, Stability, Step, add_noise
 
 DATA = load_dataset("digits")
 SMALL = replace(DATA, train=TensorDataset(*DATA.train[:200]))
@@ -266,6 +267,14 @@ class Named(nn.Module):
 def test_a_denoised_classifier_of_two_parts_in_eval_mode_can_be_sampled_at_once(f):
     assert not Denoised(nn.Identity().eval(), f).training
     assert Denoised(nn.Identity(), f).training
+
+
+def test_the_stab_loss_that_readers_write_is_the_one_that_denoisers_are_trained_with(f):
+    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6)
+    seeded, denoise = torch.Generator(), nn.Conv2d(1, 1, 3, padding=1)
+    noisy = add_noise(images, 0.5, seeded.manual_seed(3))
+    trained = Stability(0.5, f)(denoise, images, labels, Step(seeded.manual_seed(3)))
+    assert torch.equal(stab_loss(f, denoise, images, labels, noisy), trained)
 
 
 class Oracle(nn.Module):
