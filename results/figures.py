@@ -65,7 +65,7 @@ ALT_METHOD = (
 )
 ALT_PAPER = (
     "Certified accuracy on CIFAR-10 against the l2 radius at noise levels 0.12 and 0.25, trained on a GPU and on two "
-    "CPU cores, with the paper's table as points: the curves pass within three points of them."
+    "CPU cores, with the paper's table as points: no curve lies more than three points below them."
 )
 
 if __name__ == "__main__":
