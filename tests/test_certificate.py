@@ -76,7 +76,7 @@ def test_a_level_outside_the_open_unit_interval_is_refused(alpha):
 
 
 def test_bounds_come_back_from_their_names_and_others_are_refused():
-    assert len(BOUNDS) == 4 and all(Bound.named(bound.name) == bound for bound in BOUNDS.values())
+    assert len(BOUNDS) == 12 and all(Bound.named(bound.name) == bound for bound in BOUNDS.values())
     with pytest.raises(ValueError, match="bound = 'hoeffding': expected one of 'clopper-pearson'"):
         Bound.named("hoeffding")
 

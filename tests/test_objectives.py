@@ -17,6 +17,7 @@ from lib.training import Recipe, objectives, train
 from lib.training.objectives import (
     CATRS,
     DDPM,
+    DRT,
     MACER,
     MSE,
     Classification,
@@ -24,6 +25,7 @@ from lib.training.objectives import (
     Gaussian,
     GaussianCopies,
     Objective,
+    PixelDP,
     SmoothAdv,
     SmoothAdvDDN,
     SmoothMix,
@@ -135,6 +137,8 @@ EXAMPLES = {  # one of every class of the package: a method that is added belong
     "SmoothMix": SmoothMix(SIGMA, 0.5, warm_up=1),
     "StabilityTraining": StabilityTraining(SIGMA),
     "CATRS": CATRS(SIGMA, torch.arange(3), torch.full((3, 3), 1 / 3), copies=2),  # labels 0, 1, 2 are its images
+    "DRT": DRT(SIGMA, 1.0, 1.0, copies=2),
+    "PixelDP": PixelDP(SIGMA, ramp=0.0),
 }
 DENOISING = ("MSE", "Stability", "Classification")
 NOISY = [name for name, example in EXAMPLES.items() if hasattr(example, "sigma")]

@@ -57,13 +57,14 @@ class Noise:
     """What is added to an image before f sees it, and the radius that the votes then certify.
 
     `sigma`: the noise level, in [0, 1] pixel units, positive and finite (ValueError). A new noise is a subclass with
-    `kind`, `norm`, `scheme`, `added` and `radius`; its fields name it in the record. Noise that enters inside the
-    network says in `parts` where.
+    `kind`, `norm`, `law`, `scheme`, `added` and `radius`; its fields name it in the record. Noise that enters inside
+    the network says in `parts` where.
     """
 
     sigma: float
     kind: ClassVar[str]  # its name in records
     norm: ClassVar[str]  # in which radii are measured
+    law: ClassVar[str]  # its distribution, for bounds that hold for some only
     scheme: ClassVar[str]  # how it is drawn: a part of every record's parameters; a change here changes every count
 
     def __post_init__(self) -> None:
@@ -111,7 +112,7 @@ class Noise:
 class Gaussian(Noise):
     """N(0, sigma^2 I): the noise of Cohen et al. 2019, whose Theorem 1 gives the l2 radius."""
 
-    kind, norm, scheme = "gaussian", "l2", "philox, Box-Muller"
+    kind, norm, law, scheme = "gaussian", "l2", "gaussian", "philox, Box-Muller"
 
     def added(self, images: Tensor, pieces: Pieces, seed: int) -> Tensor:
         return standard_normal(images.shape[1:], seed, pieces, images.device).mul_(self.sigma).add_(images)
@@ -129,7 +130,7 @@ class Grid(Noise):
     """
 
     levels: int
-    kind, norm, scheme = "grid", "l2", "philox, grid"
+    kind, norm, law, scheme = "grid", "l2", "gaussian", "philox, grid"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,7 +148,7 @@ class Grid(Noise):
         return certified_radius(p_a, self.sigma, p_b)
 
 
-NOISES: dict[str, type[Noise]] = {noise.kind: noise for noise in (Gaussian, Grid)}  # a new noise is a word here
+NOISES: dict[str, type[Noise]] = {noise.kind: noise for noise in (Gaussian, Grid)}  # other files add theirs
 
 
 def as_noise(sigma: float | Noise) -> Noise:
