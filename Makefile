@@ -47,7 +47,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages into $(VENV): some minutes, 6 GB on Linux, where torch brings CUDA"
-	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cluster,dev]"
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cluster,photos,talk,site,dev]"
 	$(RUN) pip --disable-pip-version-check check
 	@$(VENV)/bin/python -c "import torchvision" || { echo "torch and torchvision do not fit together: both must come from one package index"; exit 1; }
 	@touch $@
