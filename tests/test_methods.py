@@ -35,6 +35,7 @@ def test_words_become_a_stopping_rule(words, rule):
     ("words", "trained"),
     [
         ("float32", "float32"),
+        ("float32, channels-last", "float32"),
         ("float16, channels-last, folded, compiled", "bfloat16, channels-last, compiled"),
         ("bfloat16, folded", "bfloat16"),
     ],

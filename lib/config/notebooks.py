@@ -64,7 +64,7 @@ class Common:
     two_class: bool = parameter(False, "bound the runner-up too, with half of alpha each")
     levels: int = parameter(0, "0: Gaussian noise; or that in steps of 1/levels: 16 digits, 255 photos", **LEVELS)
     batch_size: int | str = parameter(1000, "noisy images in one forward pass", **BATCH)
-    compute: str = parameter("float32", "precision and layout of networks: see lib/models/compute.py", **COMPUTE)
+    compute: str = parameter("float32, channels-last", "how networks are computed: lib/models/compute.py", **COMPUTE)
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

@@ -21,8 +21,12 @@ from lib.words import STOP, TRAINING
 
 
 def for_training(cfg: Common) -> str:
-    """`cfg.compute` as far as training takes it: gradients need batch statistics, and more range than float16 has."""
-    return re.sub("^float16", "bfloat16", cfg.compute).replace(", folded", "")
+    """`cfg.compute` as far as training takes it: gradients need batch statistics, and more range than float16 has.
+
+    Channels-last speeds up inference in float32, not training, so weights are those of plain float32.
+    """
+    words = re.sub("^float16", "bfloat16", cfg.compute).replace(", folded", "")
+    return "float32" if words == "float32, channels-last" else words
 
 
 def in_numbers(training: str) -> dict[str, int | float | str]:
