@@ -8,6 +8,9 @@ from lib.config.notebooks import (
     DiffusionDenoising,
     NoiseTraining,
     RandomizedSmoothing,
+    Run,
+    Training,
+    WhyCertify,
     field_names,
     file_at,
     kit_root,
@@ -16,6 +19,6 @@ from lib.config.profiles import PROFILES, baseline_parameters, load_profile, par
 
 __all__ = [
     "NOTEBOOKS", "PROFILES", "Common", "DenoisedSmoothing", "DiffusionDenoising", "NoiseTraining",
-    "RandomizedSmoothing", "baseline_parameters", "field_names", "file_at", "kit_root", "load_profile", "parameter",
-    "parse",
+    "RandomizedSmoothing", "Run", "Training", "WhyCertify", "baseline_parameters", "field_names", "file_at", "kit_root",
+    "load_profile", "parameter", "parse",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lib.bounds import AtRadii, StoppingRule, Tolerance
 from lib.certification import certify_dataset
-from lib.config import Common
+from lib.config import Common, Run
 from lib.datasets import Data
 from lib.machine.progress import progress
 from lib.models.compute import Computed
@@ -20,7 +20,7 @@ from lib.smoothing import SmoothedClassifier
 from lib.words import STOP, TRAINING
 
 
-def for_training(cfg: Common) -> str:
+def for_training(cfg: Run) -> str:
     """`cfg.compute` as far as training takes it: gradients need batch statistics, and more range than float16 has."""
     return re.sub("^float16", "bfloat16", cfg.compute).replace(", folded", "")
 
