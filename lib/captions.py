@@ -79,6 +79,20 @@ CAPTIONS: dict[str, str] = {
     "03_one_step_or_many": "Test images clean, noisy, denoised in one step, by all ancestral steps and by five DDIM "
     "steps, with the classifier's answer under each. The images on the right are right after one step and wrong "
     "after all.",
+    # ---- 04 ----
+    "04_paper_imagenet": "Published certified accuracy on ImageNet against the radius for six training methods. "
+    "At small radii they lie close together; from radius 1.5 on the ensembles lead, and training on noise alone is "
+    "last.",
+    "04_against_control": "Certified accuracy against the radius, a panel for each method, and in every panel the "
+    "control, in its own colour and line style. Most methods start lower and end further right.",
+    "04_ensembles": "Certified accuracy against the radius of one network, of the mean of several that were trained "
+    "alike, and of several trained as one (DRT), with 95 % intervals.",
+    "04_aces": "Natural accuracy of a composition against its certified accuracy at one radius; each point is a "
+    "threshold of the selection. Left the certified model alone, right the accurate one.",
+    "04_pixeldp": "Certified accuracy against the radius from one record of votes behind a noisy first layer, by "
+    "four bounds. The votes are the same, and so is the network.",
+    "04_shares": "What adds up to the average certified radius: the radii of all images, sorted, of the control, of "
+    "the best method, and of a classifier that always gives the same answer.",
 }
 
 

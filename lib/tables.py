@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.stats import binomtest
 
 from lib.machine.files import atomic_write
 from lib.records.row import ABSTAIN
@@ -56,6 +57,35 @@ def summary(logs: Mapping[str, pd.DataFrame], radii: ArrayLike) -> pd.DataFrame:
     return accuracy_table(logs, radii).assign(
         ACR=[average_certified_radius(log) for log in rows], abstained=[abstention_rate(log) for log in rows]
     )
+
+
+def paired(logs: Mapping[str, pd.DataFrame], control: str, radius: float) -> pd.DataFrame:
+    """Each log against the one named `control`, on the same images: how many it certifies at `radius` that the control
+    does not, how many the other way round, and the p-value of McNemar's exact test that both are equally likely.
+
+    Index: the other logs' names; columns gained, lost, p. ValueError for logs of other images.
+    """
+    reached = {name: _reached(log, radius) for name, log in logs.items()}
+    rows = {}
+    for name in (name for name in logs if name != control):
+        if not logs[name]["idx"].reset_index(drop=True).equals(logs[control]["idx"].reset_index(drop=True)):
+            raise ValueError(f"{name!r} and {control!r} must be logs of the same images, in the same order")
+        gained = int((reached[name] & ~reached[control]).sum())
+        lost = int((reached[control] & ~reached[name]).sum())
+        rows[name] = (gained, lost, binomtest(gained, gained + lost).pvalue if gained + lost else 1.0)
+    return pd.DataFrame.from_dict(rows, "index", columns=["gained", "lost", "p"])
+
+
+def _reached(log: pd.DataFrame, radius: float) -> np.ndarray:
+    log = _certified(log)
+    return (log["correct"] & (log["radius"] >= radius)).to_numpy()
+
+
+def in_percent(logs: Mapping[str, pd.DataFrame], radii: ArrayLike) -> pd.DataFrame:
+    """Logs in the form of `published`, which `as_printed` takes: method, radius, certified_accuracy, clean_accuracy."""
+    table, clean = accuracy_table(logs, radii) * 100, accuracy_table(logs, 0.0)[0.0] * 100
+    long = table.rename_axis("method").reset_index().melt("method", var_name="radius", value_name="certified_accuracy")
+    return long.assign(clean_accuracy=long["method"].map(clean))
 
 
 def answer_table(answers: Mapping[int, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
@@ -150,7 +180,8 @@ def as_printed(numbers: pd.DataFrame) -> pd.DataFrame:
     certified = numbers["certified_accuracy"].map("{:.1f}".format)
     clean = numbers["clean_accuracy"].map(lambda percent: "" if pd.isna(percent) else f"({percent:.1f}) ")
     cells = numbers.assign(cell=clean + certified).pivot(index=what, columns="radius", values="cell")
-    return cells.loc[list(dict.fromkeys(numbers[what].itertuples(index=False, name=None)))]
+    rows = list(dict.fromkeys(numbers[what].itertuples(index=False, name=None)))
+    return cells.loc[rows if len(what) > 1 else [row[0] for row in rows]]
 
 
 def _certified(log: pd.DataFrame) -> pd.DataFrame:

@@ -27,3 +27,8 @@ FILE = {
     "example": "a path, in which {sigma} becomes the noise level, such as 0.5, and {sigma:.2f} 0.50",
     "files": True,
 }
+# A training method in words, which lib.methods.training reads: a name and numbers of its objective.
+METHOD = {
+    "pattern": r"(?P<name>[a-z]+(?:-[a-z]+)*)(?P<fields>(?: [a-z_]+ [\w.+-]+)*)",
+    "example": "a name, and numbers of the method where they differ from the paper's: smoothadv epsilon 0.5 steps 2",
+}

@@ -110,7 +110,7 @@ def test_a_list_is_kept_as_a_tuple_of_floats():
     assert RandomizedSmoothing(sigmas=[0.5, 1]).sigmas == (0.5, 1.0)
 
 
-@pytest.mark.parametrize("kind", NOTEBOOKS.values())
+@pytest.mark.parametrize("kind", [kind for kind in NOTEBOOKS.values() if hasattr(kind, "sigmas")])
 @pytest.mark.parametrize(
     ("value", "fault", "right"),
     [

@@ -21,7 +21,9 @@ from recommended import ROOT, of_notebooks, of_readme, runs
 from lib.config import NOTEBOOKS, field_names
 from lib.run import arguments
 
-ONE, TWO, THREE = (next(name for name in NOTEBOOKS if name.startswith(number)) for number in ("01", "02", "03"))
+ONE, TWO, THREE, FOUR = (
+    next(name for name in NOTEBOOKS if name.startswith(number)) for number in ("01", "02", "03", "04")
+)
 BRIEF = "1 epochs of 16, adam 1e-3"
 LETTER = next(words for words in runs(of_readme()) if words[0] == ONE)  # README's first example, to the letter
 # The first command of each notebook under "What to try next" that has a folder of its own, and needs no GPU.
@@ -55,6 +57,15 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
     "02 on colours": (TWO, {
         **SHAPES, "arch": "cifar_resnet20", "surrogates": "[cifar_resnet32]", "denoisers": "[cifar_dncnn_small]",
         "sigmas": "[0.12]", "images": "1", "seed": "1",
+    }),
+    "04 as recommended": (FOUR, TRIED[FOUR]),
+    "04, one method, one image": (FOUR, {
+        "recipes": "[macer copies 1]", "members": "2", "seeds": "1", "images": "1", "n": "1", "n0": "1", "alpha": "0.5",
+        "stop": "within 0.05", "seed": "4294967295",
+    }),
+    "04 on colours": (FOUR, {
+        **SHAPES, "arch": "cifar_resnet20", "members": "2", "sigma": "0.25", "alpha": "0.05", "levels": "255",
+        "recipes": "[copies copies 2, smoothadv epsilon 0.5 steps 1, cat-rs copies 2 steps 1 votes 5]",
     }),
     "03 on colours": (THREE, {
         **SHAPES, "sigmas": "[0.25]", "compared": "0.25", "diffusion": "{kit}/unet", "baselines": "{kit}/colours.yaml",

@@ -3,11 +3,15 @@
 from lib.config.fields import parameter
 from lib.config.notebooks import (
     NOTEBOOKS,
+    CertifiedTraining,
     Common,
     DenoisedSmoothing,
     DiffusionDenoising,
     NoiseTraining,
     RandomizedSmoothing,
+    Run,
+    Training,
+    WhyCertify,
     field_names,
     file_at,
     kit_root,
@@ -15,7 +19,7 @@ from lib.config.notebooks import (
 from lib.config.profiles import PROFILES, baseline_parameters, load_profile, parse
 
 __all__ = [
-    "NOTEBOOKS", "PROFILES", "Common", "DenoisedSmoothing", "DiffusionDenoising", "NoiseTraining",
-    "RandomizedSmoothing", "baseline_parameters", "field_names", "file_at", "kit_root", "load_profile", "parameter",
-    "parse",
+    "NOTEBOOKS", "PROFILES", "CertifiedTraining", "Common", "DenoisedSmoothing", "DiffusionDenoising", "NoiseTraining",
+    "RandomizedSmoothing", "Run", "Training", "WhyCertify", "baseline_parameters", "field_names", "file_at", "kit_root",
+    "load_profile", "parameter", "parse",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from typing import Any
 from lib.config import names
 from lib.config.fields import checked, parameter, refuse_unknown
 from lib.machine.provenance import PROJECT_ROOT
-from lib.words import AUTO, COMPUTE, FILE, LARGEST_KEY, STOP, TRAINING
+from lib.words import AUTO, COMPUTE, FILE, LARGEST_KEY, METHOD, STOP, TRAINING
 
 # Limits that several parameters share: a network by its name, and the file of one.
 CLASSIFIERS = names.of_any(names.CLASSIFIERS)
@@ -41,7 +41,7 @@ def file_at(path: str, sigma: float) -> Path:
 
 
 @dataclass(frozen=True)
-class Common:
+class Run:
     """What every notebook takes. The defaults are the digits profile: a CPU and a few minutes.
 
     Building one checks every value: ValueError names the parameter, its value and what would be right.
@@ -55,15 +55,8 @@ class Common:
     run_dir: str = parameter("runs/digits", "folder of everything that the run writes")
     device: str = parameter("cpu", "where tensors live", pattern=r"cpu|mps|cuda(:\d+)?", example="cpu, mps, cuda:0")
     seed: int = parameter(0, "seed of training and of the noise", min=0, max=LARGEST_KEY)
-    skip: int = parameter(1, "certify every skip-th test image", min=1)
-    images: int = parameter(500, "certify at most so many test images", min=1)
-    n0: int = parameter(100, "noise samples that choose the class", min=1)
-    n: int = parameter(10_000, "fresh noise samples that bound its probability", min=1)
-    stop: str = parameter("after n", "or sooner, an image at a time: at radii 0.25 0.5, within 0.05", **STOP)
-    alpha: float = parameter(0.001, "chance that a certificate is wrong", above=0, below=1)
-    two_class: bool = parameter(False, "bound the runner-up too, with half of alpha each")
-    levels: int = parameter(0, "0: Gaussian noise; or that in steps of 1/levels: 16 digits, 255 photos", **LEVELS)
-    batch_size: int | str = parameter(1000, "noisy images in one forward pass", **BATCH)
+    skip: int = parameter(1, "take every skip-th test image", min=1)
+    images: int = parameter(500, "take at most so many test images", min=1)
     compute: str = parameter("float32, channels-last", "how networks are computed: lib/models/compute.py", **COMPUTE)
 
     def __post_init__(self) -> None:
@@ -71,11 +64,6 @@ class Common:
         for field in dataclasses.fields(self):
             value = checked(field, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # the dataclass is frozen
-        radii = self.stop.removeprefix("at radii").split() if "radii" in self.stop else []
-        ascending = sorted({float(radius): radius for radius in radii}.items())
-        if [float(radius) for radius in radii] != [radius for radius, _ in ascending]:
-            words = " ".join(text for _, text in ascending)
-            raise ValueError(f"stop = {self.stop!r}: the radii must ascend; write 'at radii {words}'")
 
     @classmethod
     def of(cls, variables: Mapping[str, Any]) -> typing.Self:
@@ -91,11 +79,6 @@ class Common:
         return cls(**{name: variables[name] for name in field_names(cls)})
 
     @property
-    def at_once(self) -> int:
-        """Images in a forward pass where nothing is sampled, so that "auto" finds out nothing: then 100."""
-        return self.batch_size if isinstance(self.batch_size, int) else 100
-
-    @property
     def run_path(self) -> Path:
         """Where this run writes: run_dir, from the kit's root."""
         return kit_root() / Path(self.run_dir).expanduser()
@@ -107,14 +90,39 @@ class Common:
 
 
 @dataclass(frozen=True)
-class NoiseTraining(Common):
-    """What trains the base classifiers of Cohen et al. 2019; notebooks that agree on it share their weights."""
+class Common(Run):
+    """What every notebook that certifies takes, besides."""
+
+    skip: int = parameter(1, "certify every skip-th test image", min=1)
+    images: int = parameter(500, "certify at most so many test images", min=1)
+    n0: int = parameter(100, "noise samples that choose the class", min=1)
+    n: int = parameter(10_000, "fresh noise samples that bound its probability", min=1)
+    stop: str = parameter("after n", "or sooner, an image at a time: at radii 0.25 0.5, within 0.05", **STOP)
+    alpha: float = parameter(0.001, "chance that a certificate is wrong", above=0, below=1)
+    two_class: bool = parameter(False, "bound the runner-up too, with half of alpha each")
+    levels: int = parameter(0, "0: Gaussian noise; or that in steps of 1/levels: 16 digits, 255 photos", **LEVELS)
+    batch_size: int | str = parameter(1000, "noisy images in one forward pass", **BATCH)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        radii = self.stop.removeprefix("at radii").split() if "radii" in self.stop else []
+        ascending = sorted({float(radius): radius for radius in radii}.items())
+        if [float(radius) for radius in radii] != [radius for radius, _ in ascending]:
+            words = " ".join(text for _, text in ascending)
+            raise ValueError(f"stop = {self.stop!r}: the radii must ascend; write 'at radii {words}'")
+
+    @property
+    def at_once(self) -> int:
+        """Images in a forward pass where nothing is sampled, so that "auto" finds out nothing: then 100."""
+        return self.batch_size if isinstance(self.batch_size, int) else 100
+
+
+@dataclass(frozen=True)
+class Training(Run):
+    """What trains a classifier; notebooks that agree on it share their weights."""
 
     arch: str = parameter("digits_cnn", "architecture of the base classifier", **NETWORK)
-    sigmas: tuple[float, ...] = parameter(
-        (0.12, 0.25, 0.5), "noise levels to train and certify", above=0, ascending=True
-    )
-    epochs: int = parameter(100, "passes over the training images, for each noise level", min=1)
+    epochs: int = parameter(100, "passes over the training images, for each classifier", min=1)
     train_batch: int = parameter(64, "training images in one step", min=1)
     lr: float = parameter(0.05, "first learning rate", above=0)
     schedule: str = parameter(
@@ -123,6 +131,31 @@ class NoiseTraining(Common):
     )  # fmt: skip
     weight_decay: float = parameter(1e-4, "share of the weights that each step takes away, times the rate", min=0)
     augment: bool = parameter(False, "random crops and flips of the training images")
+
+
+@dataclass(frozen=True)
+class NoiseTraining(Training, Common):
+    """What trains the base classifiers of Cohen et al. 2019, one for each noise level."""
+
+    sigmas: tuple[float, ...] = parameter(
+        (0.12, 0.25, 0.5), "noise levels to train and certify", above=0, ascending=True
+    )
+
+
+@dataclass(frozen=True)
+class WhyCertify(Training):
+    """Notebook 00: heuristic defenses, and the attacks that are made for them (Athalye, Carlini and Wagner 2018)."""
+
+    skip: int = parameter(1, "attack every skip-th test image", min=1)
+    images: int = parameter(200, "attack at most so many test images", min=1)
+    norm: str = parameter("linf", "norm of the adversary's budget", choices=("linf", "l2"))
+    budget: float = parameter(0.2, "how far an image may be moved in that norm, in pixels of [0, 1]", above=0)
+    steps: int = parameter(40, "steps of an attack by gradient", min=1)
+    queries: int = parameter(500, "questions that an attack without gradients may ask about an image", min=1)
+    temperature: float = parameter(50.0, "T of defensive distillation", min=1)
+    bits: int = parameter(2, "bits a pixel that bit-depth reduction leaves", min=1, max=8)
+    false_alarms: float = parameter(0.05, "share of the training images that the detector may flag", min=0, below=1)
+    adversarial_epochs: int = parameter(30, "passes over the training images in adversarial training", min=1)
 
 
 @dataclass(frozen=True)
@@ -207,10 +240,33 @@ class DiffusionDenoising(Common):
             raise ValueError("classifier = '': name one where baselines = '', which leaves no settings to train it")
 
 
-NOTEBOOKS: dict[str, type[Common]] = {
+@dataclass(frozen=True)
+class CertifiedTraining(Training, Common):
+    """Notebook 04: the training methods of the lecture's table, and what is made of several networks."""
+
+    images: int = parameter(300, "certify at most so many test images", min=1)
+    n: int = parameter(1000, "fresh noise samples that bound its probability", min=1)
+    batch_size: int | str = parameter(500, "noisy images in one forward pass", **BATCH)
+    epochs: int = parameter(25, "passes over the training images, for each classifier", min=1)
+    sigma: float = parameter(0.5, "noise level to train and certify", above=0)
+    recipes: tuple[str, ...] = parameter(
+        ("copies copies 2", "gaussian", "stability lam 2", "consistency lam 3", "smoothadv epsilon 0.5 steps 2",
+         "smoothadv-ddn epsilon 0.5 steps 2 levels 16", "smoothmix alpha 0.5 steps 2", "macer copies 4 lam 1",
+         "cat-rs lam 0.5 epsilon 0.25 copies 2"),
+        "how single classifiers are trained, the control first: a name, and its numbers", distinct=True, **METHOD,
+    )  # fmt: skip
+    members: int = parameter(3, "classifiers in an ensemble", min=2)
+    drt: str = parameter("drt diversity 0.5 confidence 0.5", "how an ensemble is trained as one", **METHOD)
+    pixeldp: str = parameter("pixeldp ramp 0", "how a classifier with noise behind its first layer is", **METHOD)
+    seeds: int = parameter(2, "trainings of the control and of the best method, to see their spread", min=1)
+
+
+NOTEBOOKS: dict[str, type[Run]] = {
+    "00_why_certify": WhyCertify,
     "01_randomized_smoothing": RandomizedSmoothing,
     "02_denoised_smoothing": DenoisedSmoothing,
     "03_diffusion_denoising": DiffusionDenoising,
+    "04_training": CertifiedTraining,
 }
 
 
@@ -236,6 +292,6 @@ def stored(name: ast.Name) -> bool:
     return isinstance(name.ctx, ast.Store)
 
 
-def field_names(config: type[Common]) -> list[str]:
+def field_names(config: type[Run]) -> list[str]:
     """The names of a dataclass's parameters, in order."""
     return [field.name for field in dataclasses.fields(config)]

@@ -9,14 +9,14 @@ from typing import Any
 import yaml
 
 from lib.config.fields import as_number, refuse_unknown, short
-from lib.config.notebooks import NOTEBOOKS, Common, DenoisedSmoothing, DiffusionDenoising, field_names
+from lib.config.notebooks import NOTEBOOKS, Common, DenoisedSmoothing, DiffusionDenoising, Run, field_names
 from lib.config.strict_yaml import StrictLoader, read_yaml
 from lib.machine.provenance import PROJECT_ROOT
 
 PROFILES = PROJECT_ROOT / "profiles"
 
 
-def parse(config: type[Common], name: str, text: str) -> Any:
+def parse(config: type[Run], name: str, text: str) -> Any:
     """The value of a parameter from the command line; the dataclass checks its type when it is built.
 
     Where the parameter is text it stays as written (a folder named 025). A number may be 1000, 1_000 or 1e-3;
@@ -41,7 +41,7 @@ def parse(config: type[Common], name: str, text: str) -> Any:
 
 
 def load_profile(path_or_name: str | Path, notebook: str) -> dict[str, Any]:
-    """The parameters that a profile sets for a notebook: its `common` section, then the notebook's own.
+    """The parameters that a profile sets for a notebook: its `common` section as far as it has them, then its own.
 
     A name means profiles/<name>.yaml of the project. FileNotFoundError where there is none; ValueError for an
     unknown section or parameter. The dataclass checks the values when it is built.
@@ -53,7 +53,9 @@ def load_profile(path_or_name: str | Path, notebook: str) -> dict[str, Any]:
     for section, values in sections.items():
         known = field_names(NOTEBOOKS.get(section, Common))
         refuse_unknown(values, known, f"parameter in {path.name}, section {section}")
-    return sections.get("common", {}) | sections.get(notebook, {})
+    mine = field_names(NOTEBOOKS[notebook])
+    common = {name: value for name, value in sections.get("common", {}).items() if name in mine}
+    return common | sections.get(notebook, {})
 
 
 def profile_path(path_or_name: str | Path) -> Path:

@@ -36,6 +36,28 @@ def accuracy_curves(
     return cast(Figure, axes.figure)
 
 
+def against_control(logs: Mapping[str, pd.DataFrame], control: str, title: str = "") -> Figure:
+    """Certified accuracy against radius: a small panel for each log, beside the one that is named `control`."""
+    others = [name for name in logs if name != control] or [control]
+    with mpl.rc_context(STYLE | {"font.size": 11, "axes.titlesize": 12}):
+        rows = -(-len(others) // 3)
+        figure = new_figure((9.6, 2.4 * rows + 0.8))
+        figure.suptitle(title)
+        panels = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False).ravel()
+        furthest = max(log["radius"].max() for log in logs.values())
+        for axes, name in zip(panels, others, strict=False):
+            accuracy_curves({control: logs[control], name: logs[name]}, name, axes, furthest)
+            axes.get_legend().remove()
+        for axes in panels[len(others) :]:
+            axes.remove()
+        for axes in panels[max(0, len(others) - 3) : len(others)]:
+            axes.set_xlabel("$\\ell_2$ radius")
+            axes.tick_params(labelbottom=True)
+        figure.legend(panels[0].get_lines()[:1], [f"{control}, in every panel"], loc="outside lower center")
+        figure.supylabel("certified accuracy")
+    return figure
+
+
 def lines(
     x: Sequence[float] | np.ndarray,
     series: Mapping[str, Sequence[float] | np.ndarray],

@@ -25,6 +25,9 @@ METHODS = {
     "no denoiser": BLACK, "undefended": BLACK, "MSE": SKY, "Stab": PINK, "Clf": "#882255", "Stab+MSE": BLUE,
     "white-box": BLUE, "black-box": GOLD, "trained on noise": ORANGE, "one-step diffusion": GREEN, "Diffusion": GREEN,
     "RS": ORANGE, "Denoised": BLUE, "Lee": PINK,
+    "Gaussian": ORANGE, "Gaussian copies": "#6E6E6E", "Stability training": "#7A4A1E", "SmoothAdv": "#AA4499",
+    "SmoothAdv (DDN)": "#CC6677", "Consistency": "#117733", "MACER": "#6B6B00", "SmoothMix": "#0F7F8F",
+    "CAT-RS": "#882255", "Boosting": BLUE, "DRT": "#332288", "ACES": "#C04000", "PixelDP": BLACK, "constant": BLACK,
 }  # fmt: skip
 STYLES = {GOLD: LINE_STYLES[3], ORANGE: "--", "#882255": "-", BLACK: "-.", SKY: LINE_STYLES[4], PINK: ":", GREEN: "-"}
 

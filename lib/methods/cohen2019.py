@@ -1,25 +1,27 @@
 """Cohen et al. 2019: classifiers trained on noise, and the clean ones that others defend."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from lib.attacks import pgd, smoothed_loss
 from lib.bounds import ABSTAIN
-from lib.config import DenoisedSmoothing, NoiseTraining, RandomizedSmoothing, file_at, kit_root
+from lib.config import DenoisedSmoothing, RandomizedSmoothing, Training, file_at, kit_root
 from lib.datasets import Data, stack, training_images
 from lib.machine.progress import progress
 from lib.methods.common import for_training, smoothed
 from lib.models import build_classifier, load_classifier
 from lib.models.pretrained import PREFIXES
 from lib.training import Recipe, train
-from lib.training.objectives import Gaussian
+from lib.training.objectives import Gaussian, Objective
 
 
-def noise_trained_classifier(cfg: NoiseTraining, data: Data, sigma: float) -> nn.Module:
+def noise_trained_classifier(cfg: Training, data: Data, sigma: float) -> nn.Module:
     """The base classifier of Cohen et al. 2019: trained on noise of level `sigma`; 0 is ordinary training.
 
     In notebook 01 it comes from the file that `cfg.classifier` names, if it names one; for sigma = 0 only where there
@@ -28,15 +30,34 @@ def noise_trained_classifier(cfg: NoiseTraining, data: Data, sigma: float) -> nn
     file = file_at(cfg.classifier, sigma) if isinstance(cfg, RandomizedSmoothing) and cfg.classifier else None
     if file and (sigma > 0 or ("{sigma" in cfg.classifier and file.is_file())):
         return load_classifier(file, data, arch=cfg.arch, normalization=cfg.normalization or None).to(cfg.device)
-    images = training_images(data)
+    return trained_classifier(cfg, data, Gaussian(sigma), f"sigma = {sigma}")
+
+
+def trained_classifier(
+    cfg: Training,
+    data: Data,
+    objective: Objective,
+    name: str,
+    epochs: int | None = None,
+    *,
+    dataset: Dataset | None = None,
+    build: Callable[[], nn.Module] | None = None,
+) -> nn.Module:
+    """`cfg.arch` trained by an objective as `cfg` says, or for `epochs`; `name` is what the progress report calls it.
+
+    `dataset` in place of the training images, `build` in place of the architecture by itself. ValueError where there
+    are no training images.
+    """
+    images, epochs = dataset or training_images(data), epochs or cfg.epochs
+    build = build or (lambda: build_classifier(cfg.arch, data))
     recipe = Recipe(
-        Gaussian(sigma), cfg.arch, epochs=cfg.epochs, batch_size=cfg.train_batch, lr=cfg.lr, schedule=cfg.schedule,
+        objective, cfg.arch, epochs=epochs, batch_size=cfg.train_batch, lr=cfg.lr, schedule=cfg.schedule,
         nesterov=cfg.schedule == "one-cycle", weight_decay=cfg.weight_decay, augment=cfg.augment,
         compute=for_training(cfg), seed=cfg.seed,
     )  # fmt: skip
     return train(
-        recipe, lambda: build_classifier(cfg.arch, data), images, cfg.run_path / "weights", device=cfg.device,
-        progress=progress(cfg.epochs, f"train {cfg.arch}, sigma = {sigma}"),
+        recipe, build, images, cfg.run_path / "weights", device=cfg.device,
+        progress=progress(epochs, f"train {cfg.arch}, {name}"),
     )  # fmt: skip
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from lib.bounds import AtRadii, StoppingRule, Tolerance
 from lib.certification import certify_dataset
-from lib.config import Common
+from lib.config import Common, Run
 from lib.datasets import Data
 from lib.machine.progress import progress
+from lib.models.bounded import Split
 from lib.models.compute import Computed
 from lib.sampling import Grid, Noise
 from lib.sampling.grid import clip_range
@@ -20,7 +21,7 @@ from lib.smoothing import SmoothedClassifier
 from lib.words import STOP, TRAINING
 
 
-def for_training(cfg: Common) -> str:
+def for_training(cfg: Run) -> str:
     """`cfg.compute` as far as training takes it: gradients need batch statistics, and more range than float16 has.
 
     Channels-last speeds up inference in float32, not training, so weights are those of plain float32.
@@ -58,6 +59,13 @@ class Rounded(nn.Module):
         return self.f((images * self.levels).round().div(self.levels).clamp(*self.range))
 
 
+def computed(base: nn.Module, compute: str) -> nn.Module:
+    """f: `base` as `compute` says, of a network that is split only what follows the noise: its first layer is exact."""
+    if isinstance(base, Split):
+        return Split(base.before, Computed(base.after, compute))
+    return Computed(base, compute)
+
+
 def _smoothed(cfg: Common, data: Data, f: nn.Module, noise: float | Noise) -> SmoothedClassifier:
     return SmoothedClassifier(f, noise, data.num_classes, seed=cfg.seed, batch_size=cfg.batch_size)
 
@@ -66,7 +74,7 @@ def certified(
     cfg: Common,
     data: Data,
     base: nn.Module,
-    sigma: float,
+    sigma: float | Noise,
     name: str,
     ids: Sequence[int],
     n: int | None = None,
@@ -75,9 +83,12 @@ def certified(
     """The certification log of `base` smoothed at level `sigma`, kept as run_dir/records/<name>-<hash>.tsv.
 
     `n` and `two_class` are those of `cfg` where they are None. The noise is Gaussian, or where `cfg.levels` is not 0
-    that of `lib.sampling.Grid`: ValueError then for images that are not multiples of 1 / levels.
+    that of `lib.sampling.Grid`: ValueError then for images that are not multiples of 1 / levels. Another noise is given
+    in place of `sigma`.
     """
-    g = _smoothed(cfg, data, Computed(base, cfg.compute), Grid(sigma, levels=cfg.levels) if cfg.levels else sigma)
+    if cfg.levels and not isinstance(sigma, Noise):
+        sigma = Grid(sigma, levels=cfg.levels)
+    g = _smoothed(cfg, data, computed(base, cfg.compute), sigma)
     return _certify(
         g, data.test, ids, cfg.run_path / "records" / name, n0=cfg.n0, n=n or cfg.n,
         alpha=cfg.alpha, rule=_stopping_rule(cfg), device=cfg.device, progress=progress(len(ids), f"certify {name}"),

@@ -125,3 +125,18 @@ class CifarResNet(nn.Module):
         out = F.relu(self.bn1(self.conv1(images)))
         out = self.layer3(self.layer2(self.layer1(out)))
         return self.fc(out.mean(dim=(2, 3)))
+
+
+class Constant(nn.Module):
+    """The same class whatever the image: images (N, ...) -> logits (N, num_classes). It shows what a score rewards."""
+
+    def __init__(self, num_classes: int, answer: int = 0) -> None:
+        super().__init__()
+        if not 0 <= answer < num_classes:
+            raise ValueError(f"answer must be a class from 0 to {num_classes - 1}; got {answer}")
+        self.num_classes, self.answer, self.training = num_classes, answer, False
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = images.new_zeros(len(images), self.num_classes)
+        logits[:, self.answer] = 1
+        return logits

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib.config import Common, DiffusionDenoising, baseline_parameters, file_at, kit_root, names
+from lib.config import DiffusionDenoising, Run, baseline_parameters, file_at, kit_root, names
 from lib.config.fields import advice, short
 from lib.machine.provenance import PACKAGES, PROJECT_ROOT, version
 
@@ -36,7 +36,7 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def check_inputs(config: Common) -> None:
+def check_inputs(config: Run) -> None:
     """ValueError where a folder is a file, a name does not fit the data set, or a file that is named is missing."""
     check_folder("run_dir", config.run_dir, config.run_path)
     check_folder("data_dir", config.data_dir, config.data_path)
@@ -51,7 +51,7 @@ def check_inputs(config: Common) -> None:
             raise type(error)(f"baselines = {short(config.baselines)}: {error}") from error
 
 
-def fingerprint(config: Common, source: str) -> list[Any]:
+def fingerprint(config: Run, source: str) -> list[Any]:
     """What `check_inputs` looked for, the results that the notebook's `source` names, and versions; ready for JSON."""
     versions = {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
     weights: list[Any] = [(text, digest(path)) for one in everyone(config) for _, text, path in named_files(one)]
@@ -61,7 +61,7 @@ def fingerprint(config: Common, source: str) -> list[Any]:
     return [baselines, weights, listing(config.data_path, DATA[config.dataset][1]), results_of(source), versions]
 
 
-def everyone(config: Common) -> list[Common]:
+def everyone(config: Run) -> list[Run]:
     """The parameters, and those of the methods that they are compared with. FileNotFoundError for a missing profile."""
     if isinstance(config, DiffusionDenoising) and config.baselines:
         return [config, baseline_parameters(config)]
@@ -77,7 +77,7 @@ def check_folder(name: str, text: str, path: Path) -> None:
         raise ValueError(f"{name} = {short(text)}: nothing may be written to {there}; name another folder")
 
 
-def check_data(config: Common) -> None:
+def check_data(config: Run) -> None:
     """ValueError where the images are not on the disk, or not those to train on that the notebook needs."""
     folders, _ = DATA[config.dataset]
     if folders and not any((config.data_path / folder).is_dir() for folder in folders):
@@ -90,13 +90,13 @@ def check_data(config: Common) -> None:
         raise ValueError(f"no train/ in {config.data_path}, and this notebook trains: {advice}")
 
 
-def trains(config: Common) -> bool:
+def trains(config: Run) -> bool:
     """Whether a run trains something, so that it needs training images: all do but a notebook 03 of files alone."""
     published = isinstance(config, DiffusionDenoising) and config.diffusion != "train" and not config.baselines
     return not (published and bool(getattr(config, "classifier", "")))
 
 
-def check_networks(config: Common) -> None:
+def check_networks(config: Run) -> None:
     """ValueError where a network is for the images of another data set, or its file is missing."""
     for name, group in NETWORKS.items():
         fitting = group.get(config.dataset, ())  # none for a folder, whose images may be of any size
@@ -109,7 +109,7 @@ def check_networks(config: Common) -> None:
             raise ValueError(f"{name} = {short(text)}: no file {path}")
 
 
-def named_files(config: Common) -> Iterator[tuple[str, str, Path]]:
+def named_files(config: Run) -> Iterator[tuple[str, str, Path]]:
     """(parameter, text, file) for each file of weights that a parameter names; one a noise level with {sigma}."""
     for field in dataclasses.fields(config):
         for text in as_list(getattr(config, field.name)) if field.metadata.get("files") else ():

@@ -20,7 +20,7 @@ from typing import Any
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 
-from lib.config import NOTEBOOKS, Common, field_names, load_profile, parse
+from lib.config import NOTEBOOKS, Run, field_names, load_profile, parse
 from lib.config.fields import refuse_unknown
 from lib.machine.provenance import PROJECT_ROOT
 from lib.runner.inputs import check_inputs, fingerprint
@@ -34,7 +34,7 @@ class Job:
 
     notebook: Path
     profile: str
-    config: Common
+    config: Run
 
     @property
     def name(self) -> str:
