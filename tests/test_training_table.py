@@ -1,4 +1,4 @@
-"""The rows of the comparison table: what their words say, that each trains and is certified, and how rows are compared."""
+"""The rows of the comparison table: what their words say, that each trains, and how rows are compared."""
 
 import dataclasses
 import re
@@ -21,8 +21,10 @@ from lib.training.objectives.copies import CheckedNumbers
 from lib.words import LARGEST_KEY
 
 DIGITS = load_dataset("digits")
-NUMBERS = {"smoothadv": " epsilon 0.5 steps 1", "smoothadv-ddn": " epsilon 0.5 steps 1",
-           "smoothmix": " alpha 0.5 steps 1", "copies": " copies 2", "drt": " diversity 0.5 confidence 0.5", "cat-rs": " steps 1 votes 3"}  # fmt: skip
+NUMBERS = {
+    "smoothadv": " epsilon 0.5 steps 1", "smoothadv-ddn": " epsilon 0.5 steps 1", "cat-rs": " steps 1 votes 3",
+    "smoothmix": " alpha 0.5 steps 1", "copies": " copies 2", "drt": " diversity 0.5 confidence 0.5",
+}  # fmt: skip
 FIELDS = [(name, field, kind) for name in METHODS for field, kind in number_fields(name).items()]
 
 
