@@ -93,6 +93,21 @@ CAPTIONS: dict[str, str] = {
     "four bounds. The votes are the same, and so is the network.",
     "04_shares": "What adds up to the average certified radius: the radii of all images, sorted, of the control, of "
     "the best method, and of a classifier that always gives the same answer.",
+    # ---- 05 ----
+    "05_theorems": "Certified accuracy against the radius from one record of votes, read by four theorems. PixelDP's "
+    "certifies least, then Li et al., Cohen et al., and most the one that also bounds the runner-up.",
+    "05_tight": "How sure the smoothed half-space is of its class as the image moves towards the border, and the "
+    "certified radius (dashed). At the radius itself one half is reached, and not before.",
+    "05_l1": "Certified accuracy against the l1 radius for three noises of the same standard deviation. Gaussian "
+    "noise certifies in l2, and so as far in l1.",
+    "05_scores": "Certified accuracy against the radius from the same noisy copies: counted votes, and mean "
+    "probabilities with two bounds.",
+    "05_float": "Votes of a classifier that reads last bits, on a black image and on one that is a radius of 0.5 away, "
+    "with float32 noise and with noise on a grid. With float32 noise the answer turns around; on the grid it cannot.",
+    "05_two_levels": "Certified accuracy against the radius of each of two noise levels alone and of both in one "
+    "classifier.",
+    "05_deterministic": "Published certified accuracy on CIFAR-10 against the radius, of smoothing and of networks "
+    "with a Lipschitz bound, the best of each kind that is listed.",
 }
 
 

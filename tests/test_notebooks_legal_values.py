@@ -21,7 +21,7 @@ from recommended import ROOT, of_notebooks, of_readme, runs
 from lib.config import NOTEBOOKS, field_names
 from lib.run import arguments
 
-ONE, TWO, THREE, FOUR = (
+ONE, TWO, THREE, FOUR, FIVE = (
     next(name for name in NOTEBOOKS if name.startswith(number)) for number in ("01", "02", "03", "04")
 )
 BRIEF = "1 epochs of 16, adam 1e-3"
@@ -67,6 +67,11 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
         **SHAPES, "arch": "cifar_resnet20", "members": "2", "sigma": "0.25", "alpha": "0.05", "levels": "255",
         "recipes": "[copies copies 2, smoothadv epsilon 0.5 steps 1, cat-rs copies 2 steps 1 votes 5]",
     }),
+    "05 as recommended": (FIVE, TRIED[FIVE]),
+    "05, one image": (FIVE, {
+        "images": "1", "n": "2", "n0": "1", "alpha": "0.5", "two_class": "true", "seed": "4294967295",
+    }),
+    "05 on colours": (FIVE, {**SHAPES, "arch": "cifar_resnet20", "sigmas": "[0.12, 0.25]", "alpha": "0.05"}),
     "03 on colours": (THREE, {
         **SHAPES, "sigmas": "[0.25]", "compared": "0.25", "diffusion": "{kit}/unet", "baselines": "{kit}/colours.yaml",
     }),

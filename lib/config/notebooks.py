@@ -261,12 +261,28 @@ class CertifiedTraining(Training, Common):
     seeds: int = parameter(2, "trainings of the control and of the best method, to see their spread", min=1)
 
 
+@dataclass(frozen=True)
+class OtherCertificates(NoiseTraining):
+    """Notebook 05: other theorems, norms, noises and scores. All of them take a fixed n."""
+
+    images: int = parameter(200, "certify at most so many test images", min=1)
+    sigmas: tuple[float, ...] = parameter((0.25, 0.5), "two noise levels to train and certify", above=0, ascending=True)
+    stop: str = parameter("after n", "a fixed n, nothing else", choices=("after n",))
+    levels: int = parameter(0, "Gaussian noise; section 5 has the grid", min=0, max=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.sigmas) != 2:
+            raise ValueError(f"sigmas = {list(self.sigmas)}: two levels are expected, such as [0.25, 0.5]")
+
+
 NOTEBOOKS: dict[str, type[Run]] = {
     "00_why_certify": WhyCertify,
     "01_randomized_smoothing": RandomizedSmoothing,
     "02_denoised_smoothing": DenoisedSmoothing,
     "03_diffusion_denoising": DiffusionDenoising,
     "04_training": CertifiedTraining,
+    "05_other_certificates": OtherCertificates,
 }
 
 

@@ -3,14 +3,16 @@
 from typing import Any
 
 from lib.config.fields import refuse_unknown
-from lib.exercises import denoising, diffusion, smoothing, training
+from lib.exercises import certificates, denoising, diffusion, smoothing, training
 from lib.exercises.claims import observe
 from lib.exercises.exercise import Exercise
 
 __all__ = ["EXERCISES", "Exercise", "check", "observe"]
 
 EXERCISES: dict[str, Exercise] = {
-    exercise.name: exercise for room in (smoothing, denoising, diffusion, training) for exercise in room.EXERCISES
+    exercise.name: exercise
+    for room in (smoothing, denoising, diffusion, training, certificates)
+    for exercise in room.EXERCISES
 }
 
 

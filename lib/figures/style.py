@@ -28,6 +28,8 @@ METHODS = {
     "Gaussian": ORANGE, "Gaussian copies": "#6E6E6E", "Stability training": "#7A4A1E", "SmoothAdv": "#AA4499",
     "SmoothAdv (DDN)": "#CC6677", "Consistency": "#117733", "MACER": "#6B6B00", "SmoothMix": "#0F7F8F",
     "CAT-RS": "#882255", "Boosting": BLUE, "DRT": "#332288", "ACES": "#C04000", "PixelDP": BLACK, "constant": BLACK,
+    "Lecuyer et al.": BLACK, "Li et al.": "#7A4A1E", "Cohen et al.": BLUE, "runner-up bounded": "#117733",
+    "deterministic": "#882255", "smoothing": ORANGE, "uniform": "#117733", "Laplace": "#AA4499", "both levels": BLUE,
 }  # fmt: skip
 STYLES = {GOLD: LINE_STYLES[3], ORANGE: "--", "#882255": "-", BLACK: "-.", SKY: LINE_STYLES[4], PINK: ":", GREEN: "-"}
 

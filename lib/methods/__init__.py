@@ -5,6 +5,7 @@ A file a paper. Notebooks that name the same recipe share its weights.
 
 from lib.config import baseline_parameters
 from lib.methods.carlini2023 import cost, denoised, denoisers_by_steps, diffusion_denoiser, diffusion_model
+from lib.methods.certificates import HalfSpace, LowBits, for_noise
 from lib.methods.cohen2019 import (
     changed_by_attack,
     clean_classifier,
@@ -28,9 +29,10 @@ from lib.methods.salman2020 import (
 from lib.methods.training import boosted_members, method_classifier, method_names, training_method
 
 __all__ = [
-    "adversarially_trained_classifier", "baseline_parameters", "boosted_members", "certified", "changed_by_attack",
-    "clean_classifier", "cost", "denoised", "denoisers_by_steps", "diffusion_denoiser", "diffusion_model",
-    "distilled_classifier", "held_out_stability", "method_classifier", "method_names", "mse_denoiser",
-    "noise_trained_classifier", "smoothed", "squeezable_classifier", "squeezing_detector", "stab_denoiser",
-    "stab_mse_denoiser", "stab_mse_denoisers", "trained_classifier", "training_method",
+    "HalfSpace", "LowBits", "adversarially_trained_classifier", "baseline_parameters", "boosted_members",
+    "certified", "changed_by_attack", "clean_classifier", "cost", "denoised", "denoisers_by_steps",
+    "diffusion_denoiser", "diffusion_model", "distilled_classifier", "for_noise", "held_out_stability",
+    "method_classifier", "method_names", "mse_denoiser", "noise_trained_classifier", "smoothed",
+    "squeezable_classifier", "squeezing_detector", "stab_denoiser", "stab_mse_denoiser", "stab_mse_denoisers",
+    "trained_classifier", "training_method",
 ]  # fmt: skip

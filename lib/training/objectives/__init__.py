@@ -11,6 +11,7 @@ from lib.training.objectives.distillation import Distillation
 from lib.training.objectives.drt import DRT
 from lib.training.objectives.macer import MACER
 from lib.training.objectives.noise import Gaussian
+from lib.training.objectives.other_noise import LaplaceNoise, UniformNoise
 from lib.training.objectives.pixeldp import PixelDP
 from lib.training.objectives.smoothadv import SmoothAdv, SmoothAdvDDN
 from lib.training.objectives.smoothmix import SmoothMix
@@ -18,7 +19,8 @@ from lib.training.objectives.squeezing import SqueezedViews
 from lib.training.objectives.stability import StabilityTraining
 
 __all__ = [
-    "CATRS", "DDPM", "DRT", "MACER", "MSE", "AdversarialTraining", "Classification", "Classifiers", "Consistency",
-    "Distillation", "Gaussian", "GaussianCopies", "Objective", "PixelDP", "SmoothAdv", "SmoothAdvDDN", "SmoothMix",
-    "SqueezedViews", "Stability", "StabilityTraining", "Step", "add_noise", "cross_entropy",
+    "AdversarialTraining", "CATRS", "Classification", "Classifiers", "Consistency", "DDPM", "DRT", "Distillation",
+    "Gaussian", "GaussianCopies", "LaplaceNoise", "MACER", "MSE", "Objective", "PixelDP", "SmoothAdv",
+    "SmoothAdvDDN", "SmoothMix", "SqueezedViews", "Stability", "StabilityTraining", "Step", "UniformNoise",
+    "add_noise", "cross_entropy",
 ]  # fmt: skip
