@@ -3,14 +3,14 @@
 from typing import Any
 
 from lib.config.fields import refuse_unknown
-from lib.exercises import denoising, diffusion, smoothing
+from lib.exercises import attacking, denoising, diffusion, smoothing
 from lib.exercises.claims import observe
 from lib.exercises.exercise import Exercise
 
 __all__ = ["EXERCISES", "Exercise", "check", "observe"]
 
 EXERCISES: dict[str, Exercise] = {
-    exercise.name: exercise for room in (smoothing, denoising, diffusion) for exercise in room.EXERCISES
+    exercise.name: exercise for room in (attacking, smoothing, denoising, diffusion) for exercise in room.EXERCISES
 }
 
 

@@ -18,6 +18,7 @@ STYLE: dict[Any, Any] = {
 WIDE = (9.6, 5.4)  # inches; 16:9
 
 BLUE, ORANGE, GREEN, PINK, GOLD, SKY, BLACK = PALETTE
+INDIGO = "#332288"
 # A noise level has its colour in every notebook: from light to dark as the noise grows, so that grey print keeps them.
 LEVELS = {0.0: "#949494", 0.12: GOLD, 0.25: ORANGE, 0.5: "#882255", 1.0: BLACK}
 # So has a method; the longest of these words that a name holds counts. White-box is Stab+MSE with access to f.
@@ -25,8 +26,18 @@ METHODS = {
     "no denoiser": BLACK, "undefended": BLACK, "MSE": SKY, "Stab": PINK, "Clf": "#882255", "Stab+MSE": BLUE,
     "white-box": BLUE, "black-box": GOLD, "trained on noise": ORANGE, "one-step diffusion": GREEN, "Diffusion": GREEN,
     "RS": ORANGE, "Denoised": BLUE, "Lee": PINK,
+    "distillation": PINK, "bit depth": SKY, "median": ORANGE, "detector": "#882255", "adversarial training": INDIGO,
 }  # fmt: skip
-STYLES = {GOLD: LINE_STYLES[3], ORANGE: "--", "#882255": "-", BLACK: "-.", SKY: LINE_STYLES[4], PINK: ":", GREEN: "-"}
+STYLES = {
+    GOLD: LINE_STYLES[3],
+    ORANGE: "--",
+    "#882255": "-",
+    BLACK: "-.",
+    SKY: LINE_STYLES[4],
+    PINK: ":",
+    GREEN: "-",
+    INDIGO: (0, (8, 2)),
+}
 
 
 def looks(names: Iterable[str]) -> Iterator[dict[str, Any]]:
