@@ -8,6 +8,18 @@ name says after the key: "02_certified_accuracy" is that of 02_certified_accurac
 from collections.abc import Iterator
 
 CAPTIONS: dict[str, str] = {
+    # ---- 00 ----
+    "00_attack": "Above: an image, the perturbation enlarged twice on grey, and the image with it. Below: what the "
+    "undefended classifier makes of both. The bar of the true class is blue.",
+    "00_gradients": "Eight images, and below each the gradient of the loss that an attack would follow, for the "
+    "undefended classifier, for the same with its logits times 100, after distillation and behind rounding; each is "
+    "scaled to its largest value. Flat grey is a gradient of exactly zero.",
+    "00_detector": "How far the answers on squeezed and unsqueezed images differ, without an attack, under one that "
+    "does not know the detector, and under one that does. What lies right of the dashed threshold is refused.",
+    "00_before": "The share of images that the attack of the defense's own evaluation does not break, against the "
+    "budget. Where the gradient is hidden, the line stays flat: the defense seems to hold at any budget.",
+    "00_after": "The share that neither that attack nor one made for the defense breaks. Lines that were flat fall; "
+    "adversarial training stays where it was.",
     # ---- 01 ----
     "01_paper_cifar10": "Certified accuracy of Cohen et al. on CIFAR-10 against the radius, a line for each of four "
     "noise levels. More noise starts lower and reaches further.",

@@ -1,9 +1,10 @@
 """What attacks on heuristic defenses are made of: one step, the margin of the logits, the best of several attacks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lib.attacks.pgd import Loss, pgd
@@ -36,6 +37,28 @@ def margin_loss(
         return (sign * (own - others)).clamp_max(kappa)
 
     return loss
+
+
+def all_views_loss(views: Sequence[Callable[[Tensor], Tensor]], targets: Tensor) -> Loss:
+    """The loss x -> minus the sum of the cross-entropies of the views to `targets`, (N,): large where all answer them.
+
+    It attacks a detector that compares a classifier's answers on several `views` of an image, images -> logits (N, K).
+    """
+
+    def loss(x: Tensor) -> Tensor:
+        return -torch.stack([F.cross_entropy(view(x), targets, reduction="none") for view in views]).sum(0)
+
+    return loss
+
+
+def answers_wrongly(f: Callable[[Tensor], Tensor], labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """images -> whether f (images -> logits) answers another class than `labels` (N,), bool (N,)."""
+
+    def broken(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return f(x).argmax(1) != labels
+
+    return broken
 
 
 def first_that_breaks(broken: Callable[[Tensor], Tensor], images: Tensor, *attacked: Tensor) -> Tensor:

@@ -92,7 +92,11 @@ def checklist(
 
 def zero_gradients(loss: Loss, images: Tensor) -> float:
     """The share of `images` (N, ...) at which the gradient of `loss` is exactly zero in every pixel."""
+    return (input_gradient(loss, images) == 0).flatten(1).all(1).float().mean().item()
+
+
+def input_gradient(loss: Loss, images: Tensor) -> Tensor:
+    """The gradient of `loss` (images -> (N,)) at each of `images`, in their shape."""
     with torch.enable_grad():
         x = images.detach().requires_grad_()
-        gradient = torch.autograd.grad(loss(x).sum(), x)[0]
-    return (gradient == 0).flatten(1).all(1).float().mean().item()
+        return torch.autograd.grad(loss(x).sum(), x)[0]

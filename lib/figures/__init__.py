@@ -4,12 +4,12 @@ Line styles carry what colours carry, for black and white. Nothing here opens a 
 state.
 """
 
-from lib.figures.curves import accuracy_curves, against_control, lines, votes
+from lib.figures.curves import accuracy_curves, against_control, histograms, lines, votes
 from lib.figures.images import image_grid
 from lib.figures.publishing import publish, save, slider
 from lib.figures.style import LEVELS, METHODS, PALETTE, STYLE
 
 __all__ = [
-    "LEVELS", "METHODS", "PALETTE", "STYLE", "accuracy_curves", "against_control", "image_grid", "lines", "publish",
+    "LEVELS", "METHODS", "PALETTE", "STYLE", "accuracy_curves", "against_control", "histograms", "image_grid", "lines", "publish",
     "save", "slider", "votes",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from lib.bounds import accuracy_interval
-from lib.figures.style import BLUE, ORANGE, STYLE, axes_of, looks, new_figure
+from lib.figures.style import BLUE, GOLD, ORANGE, SKY, STYLE, axes_of, looks, new_figure
 from lib.tables import certified_accuracy
 
 
@@ -84,6 +84,30 @@ def lines(
         if len(series) > 1:
             axes.legend()
     return cast(Figure, axes.figure)
+
+
+def histograms(values: Mapping[str, ArrayLike], xlabel: str, title: str = "", *, mark: float, least: float) -> Figure:
+    """Where positive numbers lie, a panel of bars for each name over one logarithmic axis; a dashed line at `mark`.
+
+    Bars are shares of the panel's numbers; those below `least`, where the axis starts, are in its first bar. ValueError
+    where nothing is to be drawn.
+    """
+    rows = {name: np.asarray(row, float).ravel().clip(least) for name, row in values.items()}
+    if not rows or any(not row.size for row in rows.values()):
+        raise ValueError("histograms need at least one number for each name")
+    highest = max(mark, *(row.max() for row in rows.values()))
+    edges = np.geomspace(least, max(1.1 * highest, 10 * least), 31)
+    with mpl.rc_context(STYLE | {"font.size": 11}):
+        figure = new_figure((9.6, 1.3 * len(rows) + 1))
+        figure.suptitle(title)
+        panels = figure.subplots(len(rows), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axes, (name, row), colour in zip(panels, rows.items(), (BLUE, SKY, ORANGE, "#882255", GOLD), strict=False):
+            axes.hist(row, edges, weights=np.full(row.size, 1 / row.size), color=colour)
+            axes.axvline(mark, color="black", linestyle="--")
+            axes.set(xscale="log", ylabel="share")
+            axes.set_title(name, fontsize=11, loc="left")
+        panels[-1].set_xlabel(xlabel)
+    return figure
 
 
 def votes(

@@ -18,6 +18,7 @@ STYLE: dict[Any, Any] = {
 WIDE = (9.6, 5.4)  # inches; 16:9
 
 BLUE, ORANGE, GREEN, PINK, GOLD, SKY, BLACK = PALETTE
+INDIGO = "#332288"
 # A noise level has its colour in every notebook: from light to dark as the noise grows, so that grey print keeps them.
 LEVELS = {0.0: "#949494", 0.12: GOLD, 0.25: ORANGE, 0.5: "#882255", 1.0: BLACK}
 # So has a method; the longest of these words that a name holds counts. White-box is Stab+MSE with access to f.
@@ -27,11 +28,21 @@ METHODS = {
     "RS": ORANGE, "Denoised": BLUE, "Lee": PINK,
     "Gaussian": ORANGE, "Gaussian copies": "#6E6E6E", "Stability training": "#7A4A1E", "SmoothAdv": "#AA4499",
     "SmoothAdv (DDN)": "#CC6677", "Consistency": "#117733", "MACER": "#6B6B00", "SmoothMix": "#0F7F8F",
-    "CAT-RS": "#882255", "Boosting": BLUE, "DRT": "#332288", "ACES": "#C04000", "PixelDP": BLACK, "constant": BLACK,
+    "CAT-RS": "#882255", "Boosting": BLUE, "DRT": INDIGO, "ACES": "#C04000", "PixelDP": BLACK, "constant": BLACK,
     "Lecuyer et al.": BLACK, "Li et al.": "#7A4A1E", "Cohen et al.": BLUE, "runner-up bounded": "#117733",
     "deterministic": "#882255", "smoothing": ORANGE, "uniform": "#117733", "Laplace": "#AA4499", "both levels": BLUE,
+    "distillation": PINK, "bit depth": SKY, "median": ORANGE, "detector": "#882255", "adversarial training": INDIGO,
 }  # fmt: skip
-STYLES = {GOLD: LINE_STYLES[3], ORANGE: "--", "#882255": "-", BLACK: "-.", SKY: LINE_STYLES[4], PINK: ":", GREEN: "-"}
+STYLES = {
+    GOLD: LINE_STYLES[3],
+    ORANGE: "--",
+    "#882255": "-",
+    BLACK: "-.",
+    SKY: LINE_STYLES[4],
+    PINK: ":",
+    GREEN: "-",
+    INDIGO: (0, (8, 2)),
+}
 
 
 def looks(names: Iterable[str]) -> Iterator[dict[str, Any]]:
