@@ -21,7 +21,7 @@ from recommended import ROOT, of_notebooks, of_readme, runs
 from lib.config import NOTEBOOKS, field_names
 from lib.run import arguments
 
-ONE, TWO, THREE, FOUR, FIVE = (
+ZERO, ONE, TWO, THREE, FOUR, FIVE = (
     next(name for name in NOTEBOOKS if name.startswith(number)) for number in ("01", "02", "03", "04")
 )
 BRIEF = "1 epochs of 16, adam 1e-3"
@@ -33,7 +33,7 @@ TRIED = {options.notebooks[0]: dict(options.settings) for options in PARSED}
 # What makes any run short, where the notebook has such a parameter and the test below does not set it.
 SMALL = {
     "epochs": "2", "train_batch": "32", "images": "20", "n": "100", "attacked": "3", "chains": "3", "mse": BRIEF,
-    "stab": BRIEF, "stab_mse": f'["{BRIEF}"]', "baselines": "{kit}/digits.yaml",
+    "adversarial_epochs": "1", "stab": BRIEF, "stab_mse": f'["{BRIEF}"]', "baselines": "{kit}/digits.yaml",
 }  # fmt: skip
 SHAPES = {"dataset": "folder", "data_dir": "shapes", "run_dir": "runs/shapes", "images": "6", "n": "50", "n0": "1"}
 
@@ -42,6 +42,15 @@ ONE_IMAGE = {"images": "1", "chains": "1", "n": "20", "n0": "1", "alpha": "0.5",
 # Name of a run -> its notebook and what is set. Seeds, alphas, sample sizes and stopping rules are spread over them.
 RUNS: dict[str, tuple[str, dict[str, str]]] = {
     "README's first": (ONE, dict(arguments(LETTER).settings)),
+    "00 as recommended": (ZERO, {"queries": "5"} | TRIED[ZERO]),
+    "00, one image, in l2": (ZERO, {
+        "images": "1", "norm": "l2", "budget": "3", "steps": "1", "queries": "1", "bits": "1", "temperature": "1",
+        "false_alarms": "0", "adversarial_epochs": "1", "seed": "4294967295",
+    }),
+    "00 on colours": (ZERO, {
+        "dataset": "folder", "data_dir": "shapes", "run_dir": "runs/shapes", "images": "6", "arch": "cifar_resnet20",
+        "steps": "2", "queries": "3", "adversarial_epochs": "1",
+    }),
     "01 as recommended": (ONE, TRIED[ONE]),
     "02 as recommended": (TWO, TRIED[TWO]),
     "03 as recommended, one image": (THREE, ONE_IMAGE | TRIED[THREE]),

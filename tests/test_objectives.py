@@ -13,6 +13,7 @@ from diffusers import DDPMScheduler
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from lib.models.defenses import Median
 from lib.training import Recipe, objectives, train
 from lib.training.objectives import (
     CATRS,
@@ -20,8 +21,10 @@ from lib.training.objectives import (
     DRT,
     MACER,
     MSE,
+    AdversarialTraining,
     Classification,
     Consistency,
+    Distillation,
     Gaussian,
     GaussianCopies,
     LaplaceNoise,
@@ -30,6 +33,7 @@ from lib.training.objectives import (
     SmoothAdv,
     SmoothAdvDDN,
     SmoothMix,
+    SqueezedViews,
     Stability,
     StabilityTraining,
     Step,
@@ -143,6 +147,9 @@ EXAMPLES = {  # one of every class of the package: a method that is added belong
     "PixelDP": PixelDP(SIGMA, ramp=0.0),
     "UniformNoise": UniformNoise(SIGMA),
     "LaplaceNoise": LaplaceNoise(SIGMA),
+    "AdversarialTraining": AdversarialTraining(0.1, steps=2),
+    "Distillation": Distillation(4.0),
+    "SqueezedViews": SqueezedViews((Median(2),)),
 }
 DENOISING = ("MSE", "Stability", "Classification")
 NOISY = [name for name, example in EXAMPLES.items() if hasattr(example, "sigma")]
@@ -302,6 +309,7 @@ def test_an_interrupted_run_meets_the_same_surrogates_again(batches, tmp_path, m
 
 OTHER = {"sigma": 0.25, "classifiers": classifier(1), "scheduler": DDPMScheduler(num_train_timesteps=999)}
 OTHER |= {"classes": torch.tensor([0, 1, 1]), "soft": torch.eye(3), "one_step": True}
+OTHER |= {"norm": "l2", "teacher": classifier(1), "squeezers": (Median(3),)}
 FIELDS = [(name, field.name) for name, example in EXAMPLES.items() for field in dataclasses.fields(example)]
 
 

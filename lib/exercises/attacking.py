@@ -50,6 +50,7 @@ def _steps() -> list[tuple[Tensor, Tensor, Tensor, float, float]]:
     return [
         (start.clone(), torch.tensor([2.0, -0.3, 1.0, -4.0, 0.0]), start, 0.2, 0.05),
         (torch.tensor([0.68, 0.3, 1.0, 0.0, 0.6]), torch.tensor([1.0, -1.0, 0.5, -0.5, -2.0]), start, 0.2, 0.05),
+        (torch.tensor([0.53, 0.48, 0.95, 0.1, 0.5]), torch.tensor([1.0, -1.0, 0.5, -0.5, 2.0]), start, 0.05, 0.2),
     ]
 
 

@@ -10,6 +10,6 @@ from lib.figures.publishing import publish, save, slider
 from lib.figures.style import LEVELS, METHODS, PALETTE, STYLE
 
 __all__ = [
-    "LEVELS", "METHODS", "PALETTE", "STYLE", "accuracy_curves", "against_control", "histograms", "image_grid", "lines", "publish",
-    "save", "slider", "votes",
+    "LEVELS", "METHODS", "PALETTE", "STYLE", "accuracy_curves", "against_control", "histograms", "image_grid", "lines",
+    "publish", "save", "slider", "votes",
 ]  # fmt: skip

@@ -20,4 +20,4 @@ class SqueezedViews(Objective):
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, step: Step) -> Tensor:
         views = [images, *(squeeze(images) for squeeze in self.squeezers)]
-        return cross_entropy(model(torch.cat(views)), labels.repeat(len(views)), step)
+        return cross_entropy(model(torch.cat(views)), torch.cat([labels] * len(views)), step)
