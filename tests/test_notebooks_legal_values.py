@@ -21,9 +21,8 @@ from recommended import ROOT, of_notebooks, of_readme, runs
 from lib.config import NOTEBOOKS, field_names
 from lib.run import arguments
 
-ZERO, ONE, TWO, THREE, FOUR, FIVE = (
-    next(name for name in NOTEBOOKS if name.startswith(number)) for number in ("01", "02", "03", "04")
-)
+NUMBERS = ("00", "01", "02", "03", "04", "05")
+ZERO, ONE, TWO, THREE, FOUR, FIVE = (next(name for name in NOTEBOOKS if name.startswith(number)) for number in NUMBERS)
 BRIEF = "1 epochs of 16, adam 1e-3"
 LETTER = next(words for words in runs(of_readme()) if words[0] == ONE)  # README's first example, to the letter
 # The first command of each notebook under "What to try next" that has a folder of its own, and needs no GPU.
