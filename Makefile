@@ -1,7 +1,7 @@
 # Two commands do everything: `make` reproduces the papers on digits, `make test` checks the kit.
 
 .DEFAULT_GOAL := reproduce
-.PHONY: reproduce all test figures lab bench sweep clean clean-runs help
+.PHONY: reproduce all test figures lab site bench sweep clean clean-runs help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROFILE ?= digits
@@ -23,6 +23,9 @@ test: $(INSTALLED) ## lint, format and types, then unit tests, notebook structur
 
 lab: $(INSTALLED) ## work on copies of the notebooks, in lab/, in JupyterLab
 	$(RUN) lib.lab
+
+site: $(INSTALLED) ## the whole course as one offline site: build/site/index.html
+	$(RUN) lib.site
 
 bench: $(INSTALLED) ## samples a second against the bare forward pass and others' loops (ARGS=--all: of all models)
 	$(RUN) benchmarks.throughput $(ARGS)
