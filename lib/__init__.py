@@ -10,6 +10,7 @@ The rooms, in the order of the imports: a room may import those above it.
     records/          the certification log: write, resume, probe, read ours and the papers', recount
     models/           f and D: classifiers, denoisers, diffusion, files, how f is computed, what f is as a hash
     certification.py  a data set -> a record, here or on a cluster (cluster.py)
+    apis/             a service that one can only query as f: budget, log, replay, a local server
     attacks/          pgd, ddn, their losses   training/   one loop, a recipe, an objective a method
     config/           the parameters of notebooks, profiles
     methods/          from parameters to weights and records, a file a paper

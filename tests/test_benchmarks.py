@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import throughput
+from benchmarks import apis, throughput
 from benchmarks.cost import cost
 
 
@@ -91,3 +91,8 @@ def test_cost_is_samples_over_the_rate():
 def test_a_cost_that_cannot_be_told_is_refused(wrong, says):
     with pytest.raises(ValueError, match=says):
         cost(**{"images": 10, "rate": 1.0, "workers": 1} | wrong)
+
+
+def test_the_benchmark_of_services_gives_a_rate_and_two_shares():
+    found = apis.measure(queries=20, rounds=1)
+    assert found["bare, queries a second"] > 0 and found["ours / bare"] > 0 and 0 < found["share for the log"] < 1
