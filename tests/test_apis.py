@@ -1,4 +1,4 @@
-"""Query-only classifiers against a local service over real HTTP: what is sent, paid, kept, and what every fault leaves."""
+"""Query-only classifiers against a local service over real HTTP: what is sent, paid and kept, whatever happens."""
 
 import base64
 import datetime
@@ -253,7 +253,7 @@ def test_the_service_is_given_the_time_it_asks_for(service, tmp_path, monkeypatc
 @pytest.mark.parametrize("kind", SERVICES)
 def test_what_will_not_pass_stops_at_once_with_the_services_words_and_without_the_key(kind, service, tmp_path):
     service.key = "another"
-    with pytest.raises(Refused, match="HTTP 401.*wrong key") as error:
+    with pytest.raises(Refused, match=r"HTTP 401.*wrong key") as error:
         remote(service, tmp_path, kind)(IMAGES[:1])
     assert service.requests == 1 and "sentinel" not in str(error.value)
 
@@ -287,7 +287,7 @@ def test_a_new_version_of_the_model_stops_the_run(kind, service, tmp_path):
     f = remote(service, tmp_path, kind)
     f(IMAGES[:1])
     service.version = "2"
-    with pytest.raises(VersionChanged, match="now answers by version '2', the log .* holds answers of '1'"):
+    with pytest.raises(VersionChanged, match=r"now answers by version '2', the log .* holds answers of '1'"):
         f(IMAGES[1:])
 
 

@@ -19,8 +19,8 @@ def encoded(images: Tensor, side: int) -> list[bytes]:
         raise ValueError(f"images must be (N, 1 or 3, H, W); got {tuple(images.shape)}")
     factor = max(1, -(-side // min(images.shape[2:])))
     pixels = images.detach().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
-    pixels = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
-    return [_png(np.repeat(np.repeat(image, factor, 0), factor, 1)) for image in pixels]
+    colours = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    return [_png(np.repeat(np.repeat(image, factor, 0), factor, 1)) for image in colours]
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -8,6 +8,7 @@ HTTP 429; there are 500, 503, malformed, drop and version besides, and --slow SE
 
 import argparse
 import base64
+import contextlib
 import json
 import sys
 import threading
@@ -143,13 +144,13 @@ def answered(service: LocalService, path: str, headers: Any, body: bytes) -> Any
         return {"LabelModelVersion": version, "Labels": [{"Name": n, "Confidence": 100 * s} for n, s in rows]}
     if path.startswith("/v1/images:annotate"):
         pngs = [base64.b64decode(row["image"]["content"]) for row in json.loads(body)["requests"]]
-        rows = [[{"description": n, "score": s} for n, s in _best(row)] for row in service.scored(pngs)]
-        return {"responses": [{"labelAnnotations": row} for row in rows]}
+        labels = [[{"description": n, "score": s} for n, s in _best(row)] for row in service.scored(pngs)]
+        return {"responses": [{"labelAnnotations": row} for row in labels]}
     if path.startswith("/v2/users/"):
         pngs = [base64.b64decode(row["data"]["image"]["base64"]) for row in json.loads(body)["inputs"]]
-        rows = [[{"name": n, "value": s} for n, s in _best(row)] for row in service.scored(pngs)]
+        concepts = [[{"name": n, "value": s} for n, s in _best(row)] for row in service.scored(pngs)]
         model = {"model_version": {"id": version}}
-        return {"status": {"code": 10000}, "outputs": [{"model": model, "data": {"concepts": row}} for row in rows]}
+        return {"status": {"code": 10000}, "outputs": [{"model": model, "data": {"concepts": row}} for row in concepts]}
     if path.startswith("/v2/models/"):
         tensor = json.loads(body)["inputs"][0]
         images = (np.asarray(tensor["data"], float).reshape(tensor["shape"]) * 255).round().astype(np.uint8)
@@ -190,10 +191,8 @@ def main() -> None:
     service.faults = {kind: int(times) for kind, times in options.fault}
     sys.stdout.write(f"{service.address}\n")
     sys.stdout.flush()
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         service.serve_forever()
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":

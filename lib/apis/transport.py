@@ -1,10 +1,9 @@
-"""One way to ask every service: one retry policy, the budget counted before each attempt, keys kept out of all words."""
+"""One way to ask every service: one retry policy, a budget counted before each attempt, no key in any words."""
 
 import email.utils
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import httpx2
 import tenacity

@@ -4,7 +4,7 @@ tests/test_names.py holds them equal to the registries: lib.datasets, lib.models
 """
 
 LIBRARIES = ("timm:", "torchvision:")  # before a network's name: it comes with its own weights and input size
-DATASETS = ("digits", "cifar10", "imagenet", "folder")
+DATASETS = ("digits", "cifar10", "imagenet", "folder", "photographs")
 NORMALIZATIONS = ("standard", "center", "imagenet", "none")  # the first layer of a classifier's file
 
 CLASSIFIERS = {  # by the data set whose images they take; those of a folder are known once it is read

@@ -3,6 +3,7 @@
     build_classifier("digits_cnn", data)                          random weights
     load_classifier("cohen/checkpoint.pth.tar", data)             a file: ours or a paper's
     load_classifier("timm:resnet50.a1_in1k", data)                a library's weights
+    load_classifier("lite0", data)                                ImageNet's, from a package of the extra photos
     Denoised(load_denoiser("salman/best.pth.tar"), classifier)    denoised smoothing
 
 A name or a file that does not fit the data raises ValueError, here and not at the first batch.
@@ -21,6 +22,7 @@ from lib.models.classifiers import Normalize
 from lib.models.denoisers import DENOISERS, Denoised
 from lib.models.first_layer import Labelled, find_first_layer, first_layer
 from lib.models.fitting import load_weights, misfits, renamed
+from lib.models.lite0 import load_lite0
 from lib.models.pretrained import PREFIXES, build_pretrained, load_pretrained
 
 __all__ = [
@@ -60,8 +62,10 @@ def load_classifier(
     "state_dict_ema") and `normalization`, the first layer, which no published file records: without it the layer is
     found from folder and format and by accuracy on `labelled` (images in [0, 1], labels; by default training images
     of the data), and a warning says what was taken, see `find_first_layer`. "timm:NAME" and "torchvision:NAME" take
-    `weights` and `label_map`, see `load_pretrained`.
+    `weights` and `label_map`, see `load_pretrained`. "lite0" takes nothing, see lib.models.lite0.
     """
+    if name_or_path == "lite0":
+        return load_lite0(data)
     if not str(name_or_path).startswith(PREFIXES):
         if str(weights) != "published" or label_map is not None:
             raise ValueError(f"{weights=!r} and {label_map=!r} are for 'timm:' and 'torchvision:' names")
