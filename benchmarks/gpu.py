@@ -31,8 +31,10 @@ from PIL import Image
 from lib.config import NOTEBOOKS, field_names, load_profile
 from lib.machine.files import atomic_write
 from lib.machine.provenance import PROJECT_ROOT
+from lib.run import PAPERS as PAPERS_BEGIN
 
-FIRST = next(iter(NOTEBOOKS))
+PAPERS = [name for name in NOTEBOOKS if name.startswith(PAPERS_BEGIN)]
+FIRST = PAPERS[0]
 FIXED_SIGMA = 0.25
 BRIEF = "1 epochs of 8, adam 1e-3"
 TOY = {
@@ -74,7 +76,7 @@ def steps(options: argparse.Namespace) -> list[Step]:
     again = ["--profile", options.profile, "--device", device, "--data", str(options.data)]
     trainings = [f"train {sigma}" for sigma in (0.0, *load_profile(options.profile, FIRST)["sigmas"])]
     made += [Step(name, ["benchmarks.gpu", "--part", *name.split(), *again]) for name in trainings]
-    for name in NOTEBOOKS:
+    for name in PAPERS:
         words = ["lib.run", name, "--profile", options.profile, *settings(options)]
         made.append(Step(name[:2], words, after=tuple(trainings)))
     made.append(Step("fixed", ["benchmarks.gpu", "--part", "fixed", str(FIXED_SIGMA), *again], after=("01",)))
@@ -120,7 +122,7 @@ def make_toy(options: argparse.Namespace) -> None:
                 Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
     profile = folder / "toy.yaml"
     small = TOY | {"compared": FIXED_SIGMA, "baselines": str(profile)}
-    sections = {name: load_profile(options.profile, name) for name in NOTEBOOKS}
+    sections = {name: load_profile(options.profile, name) for name in PAPERS}
     for name, values in sections.items():
         values |= {key: value for key, value in small.items() if key in field_names(NOTEBOOKS[name])}
     atomic_write(profile, yaml.safe_dump(sections))
