@@ -165,7 +165,10 @@ def test_a_record_takes_it_and_belongs_to_service_model_and_classes(service, tmp
     f = remote(service, tmp_path)
     log = certify_dataset(smoothed(f), DIGITS.test, range(3), tmp_path / "record", n0=5, n=20, alpha=0.1)
     assert len(log) == 3
-    others = [remote(service, tmp_path, side=16), RemoteClassifier(f.service, CLASSES[:9], log=tmp_path / "log.jsonl"),
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    assert remote(service, fresh).identity() == f.identity(), "also before the first answer"
+    others = [remote(service, tmp_path, side=16), remote(service, tmp_path, version="1"), RemoteClassifier(f.service, CLASSES[:9], log=tmp_path / "log.jsonl"),
               RemoteClassifier(HuggingFace(service.address, "m"), CLASSES, log=tmp_path / "log.jsonl")]  # fmt: skip
     assert all(other.identity() != f.identity() for other in others)
 
@@ -289,6 +292,11 @@ def test_a_new_version_of_the_model_stops_the_run(kind, service, tmp_path):
     service.version = "2"
     with pytest.raises(VersionChanged, match=r"now answers by version '2', the log .* holds answers of '1'"):
         f(IMAGES[1:])
+
+
+def test_a_version_that_was_asked_for_is_held_to(service, tmp_path):
+    with pytest.raises(VersionChanged, match="aws answers by version '1', asked for was '3'"):
+        remote(service, tmp_path, "aws", version="3")(IMAGES[:1])
 
 
 def test_a_service_that_is_gone_may_come_back(service, tmp_path):

@@ -32,7 +32,8 @@ class RemoteClassifier(nn.Module):
 
     Fixed as f must be: an answer is kept by the SHA-256 of what was sent, so the same image has the same answer for
     ever. A service that answers at random is made a fixed function by that, but its votes are then those of its answers
-    in this log. VersionChanged where the service says that its model is another one than the log's.
+    in this log. VersionChanged where the service says that its model is another one than the log's,
+    or than `version`, where one is given: then it is a part of what f is.
     ValueError for classes that are not distinct.
     """
 
@@ -44,6 +45,7 @@ class RemoteClassifier(nn.Module):
         log: str | Path,
         side: int = 1,
         budget: Budget | None = None,
+        version: str = "",
         timeout: float = 30.0,
         say: Say | None = None,
     ) -> None:
@@ -52,7 +54,7 @@ class RemoteClassifier(nn.Module):
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes must be at least one label, each once; got {list(self.classes)}")
         self.service, self.side = service, max(side, service.side)
-        self.budget, self.timeout, self.say = budget, timeout, say
+        self.budget, self.version, self.timeout, self.say = budget, version, timeout, say
         self.log = QueryLog(log)
         self.replaying, self.missing = False, 0
         self.training = False
@@ -63,8 +65,11 @@ class RemoteClassifier(nn.Module):
         return len(self.classes) + 1
 
     def identity(self) -> dict[str, Any]:
-        """What decides the answers: the service and its model's version, what is sent, what the labels mean."""
-        version = {"version": self.log.version} if self.log.version else {}
+        """What decides the answers: the service, its model's version where one was asked for, what is sent, the classes.
+
+        It is the same before the first answer and after it, so that a run goes on with its own record.
+        """
+        version = {"version": self.version} if self.version else {}
         return self._sent() | version | {"classes": list(self.classes)}
 
     def __repr__(self) -> str:
@@ -139,6 +144,8 @@ class RemoteClassifier(nn.Module):
                 for k, answer in zip(keys, labels)
             ]
         )
+        if self.version and version != self.version:
+            raise VersionChanged(f"{self.service.kind} answers by version {version!r}, asked for was {self.version!r}")
         if version != self.log.version:
             raise VersionChanged(
                 f"{self.service.kind} now answers by version {version!r}, the log {self.log.path} holds answers of "
