@@ -65,7 +65,7 @@ class RemoteClassifier(nn.Module):
         return len(self.classes) + 1
 
     def identity(self) -> dict[str, Any]:
-        """What decides the answers: the service, its model's version where one was asked for, what is sent, the classes.
+        """What decides the answers: the service, a version that was asked for, what is sent, the classes.
 
         It is the same before the first answer and after it, so that a run goes on with its own record.
         """
@@ -145,7 +145,8 @@ class RemoteClassifier(nn.Module):
             ]
         )
         if self.version and version != self.version:
-            raise VersionChanged(f"{self.service.kind} answers by version {version!r}, asked for was {self.version!r}")
+            said = f"{self.service.kind} answers by version {version!r}"
+            raise VersionChanged(f"{said}, asked for was {self.version!r}")
         if version != self.log.version:
             raise VersionChanged(
                 f"{self.service.kind} now answers by version {version!r}, the log {self.log.path} holds answers of "
