@@ -168,8 +168,11 @@ def test_a_record_takes_it_and_belongs_to_service_model_and_classes(service, tmp
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     assert remote(service, fresh).identity() == f.identity(), "also before the first answer"
-    others = [remote(service, tmp_path, side=16), remote(service, tmp_path, version="1"), RemoteClassifier(f.service, CLASSES[:9], log=tmp_path / "log.jsonl"),
-              RemoteClassifier(HuggingFace(service.address, "m"), CLASSES, log=tmp_path / "log.jsonl")]  # fmt: skip
+    others = [
+        remote(service, tmp_path, side=16), remote(service, tmp_path, version="1"),
+        RemoteClassifier(f.service, CLASSES[:9], log=tmp_path / "log.jsonl"),
+        RemoteClassifier(HuggingFace(service.address, "m"), CLASSES, log=tmp_path / "log.jsonl"),
+    ]  # fmt: skip
     assert all(other.identity() != f.identity() for other in others)
 
 
