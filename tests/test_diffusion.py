@@ -12,6 +12,7 @@ from lib.models.diffusion import (
     DiffusionDenoiser,
     cumulative_alphas,
     fractional_timestep,
+    geometric_timesteps,
     sigma_at,
     timestep_for,
 )
@@ -117,6 +118,54 @@ def test_the_one_shot_image_is_the_posterior_mean_of_gaussian_data():
     noisy = noisy_images(denoiser.sigma)
     weight = STD**2 / (STD**2 + denoiser.sigma**2)  # Wiener filter, in [0, 1] and without any diffusion
     torch.testing.assert_close(denoiser(noisy), weight * noisy + (1 - weight) * MEAN, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("sigma", [0.12, 0.5, 1.0])
+def test_one_shot_is_the_noisy_image_plus_sigma_squared_times_the_score(sigma):
+    """Tweedie's formula, Lee 2021: in pixels of [0, 1], where the score of a network of ε is -ε / σ."""
+    unet, images = digits_unet().eval(), noisy_images(sigma)
+    with torch.no_grad():
+        denoiser = DiffusionDenoiser(unet, LINEAR, sigma)
+        noise = unet((2 * images - 1) * (1 + 4 * sigma**2) ** -0.5, torch.full((4,), denoiser.timesteps[0])).sample
+        score = -noise / sigma
+        torch.testing.assert_close(denoiser(images), (images + sigma**2 * score).clamp(0, 1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scheduler", [LINEAR, CIFAR, IMAGENET], ids=["linear", "CIFAR", "ImageNet"])
+@pytest.mark.parametrize("sigma", [0.25, 1.0])
+def test_levels_of_a_geometric_chain_fall_by_one_factor_from_sigma_to_a_hundredth(scheduler, sigma):
+    abar = cumulative_alphas(scheduler)
+    levels = [sigma_at(t, abar) for t in geometric_timesteps(sigma, abar, 5)]
+    assert levels == pytest.approx([0.01 * (sigma / 0.01) ** (i / 4) for i in range(5)], rel=0.35)
+    assert all(level >= 0.01 * (sigma / 0.01) ** (i / 4) * (1 - 1e-9) for i, level in enumerate(levels))
+
+
+def test_a_geometric_chain_stays_within_the_schedule_and_ends_at_t_star():
+    coarse = cumulative_alphas(DDPMScheduler(num_train_timesteps=50, beta_start=0.02))  # begins at a level of 0.07
+    assert geometric_timesteps(0.5, coarse, 1) == [timestep_for(0.5, coarse)]
+    many = geometric_timesteps(0.5, coarse, 1000)
+    assert many == list(range(timestep_for(0.5, coarse) + 1))
+    with pytest.raises(ValueError, match=r"count.*got 0"):
+        geometric_timesteps(0.5, coarse, 0)
+    with pytest.raises(ValueError, match=r"sigma must lie.*got 0\.01"):
+        geometric_timesteps(0.01, coarse, 5)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_given_timesteps_are_the_steps_of_a_chain(sampler):
+    sigma, images = 0.12, noisy_images(0.12)
+    even = DiffusionDenoiser(GaussianUNet(IMAGENET), IMAGENET, sigma, 5, sampler)
+    given = DiffusionDenoiser(unet := GaussianUNet(IMAGENET), IMAGENET, sigma, (13, 27, 41, 55, 70), sampler)
+    assert torch.equal(given(images), even(images)) and unet.seen == [70, 55, 41, 27, 13]
+
+
+def test_many_geometric_steps_follow_the_probability_flow_of_gaussian_data():
+    sigma = sigma_at(1158, cumulative_alphas(CIFAR))
+    levels = geometric_timesteps(sigma, cumulative_alphas(CIFAR), 60, lowest=0.002)
+    noisy = noisy_images(sigma)
+    found = DiffusionDenoiser(GaussianUNet(CIFAR), CIFAR, sigma, levels, "ddim")(noisy)
+    expected = MEAN + (noisy - MEAN) * STD / math.hypot(STD, sigma)
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
@@ -258,6 +307,10 @@ def test_the_denoiser_says_at_which_sigma_it_may_be_certified():
         ({"timestep": "round"}, "timestep.*round"),
         ({"steps": 0}, "steps.*71.*got 0"),
         ({"steps": 72}, "steps.*71.*got 72"),
+        ({"steps": []}, r"steps.*t\* = 70.*got \[\]"),
+        ({"steps": [5, 5, 70]}, r"steps must rise.*70.*got \[5, 5, 70\]"),
+        ({"steps": [5, 69]}, r"steps.*t\* = 70; got \[5, 69\]"),
+        ({"steps": [-1, 70]}, r"steps.*got \[-1, 70\]"),
         ({"sigma": 100.0}, "sigma.*100"),
         ({"scheduler": EDMEulerScheduler()}, "betas.*EDMEulerScheduler"),
         ({"scheduler": DDPMScheduler(prediction_type="score")}, "score"),
@@ -283,6 +336,7 @@ def test_the_trainable_unets_have_the_promised_size(build, shape, least, most):
 def test_denoisers_that_compute_something_else_print_and_hash_differently():
     unet = nn.Conv2d(1, 1, 1)
     options = [{}, {"steps": 2}, {"steps": 2, "sampler": "ddim"}, {"timestep": "fractional"}, {"seed": 1}]
+    options += [{"steps": [t, 145]} for t in (10, 11)]
     chains = [DiffusionDenoiser(unet, LINEAR, 0.25, **each) for each in options]
     chains.append(DiffusionDenoiser(unet, LINEAR, 0.5))
     assert len({identity(chain) for chain in chains}) == len(chains)

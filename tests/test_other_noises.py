@@ -16,6 +16,7 @@ from lib.certification import certify_dataset
 from lib.datasets import load_dataset
 from lib.models import build_classifier
 from lib.models.bounded import BoundedConv2d, Split, bounded_first_layer, convolution_norm
+from lib.models.compute import Computed
 from lib.records import recount
 from lib.sampling import FeatureNoise, Gaussian, Laplace, Uniform, class_counts
 from lib.sampling.scores import score_moments
@@ -212,6 +213,7 @@ class Unbounded(nn.Module):
     ("base", "message"),
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), r"needs a base in two parts"),
+        (Computed(Split(nn.Conv2d(1, 1, 3), nn.Flatten())), r"Split\(before, Computed\(after.*got Computed"),
         (Split(nn.Conv2d(1, 1, 3), nn.Flatten()), r"Conv2d says None"),
         (Split(Unbounded(), nn.Flatten()), r"Unbounded says 1.5"),
     ],

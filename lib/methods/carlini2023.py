@@ -1,7 +1,7 @@
 """Carlini et al. 2023: a diffusion model as the denoiser."""
 
 import timeit
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,12 +58,13 @@ def diffusion_denoiser(
     cfg: DiffusionDenoising,
     model: tuple[nn.Module, "SchedulerMixin"],
     sigma: float,
-    steps: int | None = 1,
+    steps: int | Sequence[int] | None = 1,
     sampler: str = "ddpm",
 ) -> "DiffusionDenoiser":
     """The denoiser of Carlini et al. 2023 for noise of level `sigma`, out of the pair that `diffusion_model` gives.
 
-    `steps=1` is their one shot; None is every step from t* down.
+    `steps=1` is their one shot; None is every step from t* down. More as in DiffusionDenoiser, such as the geometric
+    list of Lee 2021 (`lib.models.diffusion.geometric_timesteps`).
     """
     from lib.models.diffusion import DiffusionDenoiser
 

@@ -9,6 +9,8 @@ sigma in [0, 1] is noise 2 sigma in [-1, 1]. Equating the two gives abar_t = 1 /
 """
 
 import zlib
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import diffusers
@@ -79,9 +81,9 @@ class DiffusionDenoiser(nn.Module):
     `unet`: a diffusers UNet2DModel, or any module with unet(x_t, t).sample; where it has twice the channels
     (a learned variance), the first half is used. `scheduler`: any diffusers scheduler with betas that
     predicts epsilon, sample (x_0) or v_prediction. `steps=1` is the one-shot prediction of x_0, clipped, and
-    the same for both samplers. More steps (None: all t* + 1) run from t* down to the image, by ancestral
-    sampling ("ddpm") or deterministically ("ddim"). Every chain starts at t*; the paper's public code starts
-    one step late.
+    the same for both samplers. More steps (None: all t* + 1; or the timesteps themselves, cleanest first, t* last)
+    run from t* down to the image, by ancestral sampling ("ddpm") or deterministically ("ddim"). Every chain starts at
+    t*; the paper's public code starts one step late.
 
     *Exact noise.* The image carries noise of exactly sigma and is scaled by 1 / sqrt(1 + 4 sigma^2): the
     chain's first abar is that of sigma, not of a rounded t, so the radius may use sigma as it is. Only what
@@ -101,7 +103,7 @@ class DiffusionDenoiser(nn.Module):
         unet: nn.Module,
         scheduler: SchedulerMixin,
         sigma: float,
-        steps: int | None = 1,
+        steps: int | Sequence[int] | None = 1,
         sampler: str = "ddpm",
         timestep: str = "nearest",
         seed: int = 0,
@@ -120,12 +122,14 @@ class DiffusionDenoiser(nn.Module):
         self.timesteps = (*kept[:-1], start)  # what the UNet is told, cleanest first
         levels = torch.cat([abar[kept[:-1]], abar.new_tensor([self.scale**2])])
         self.chain = _chain(scheduler, levels, sampler)
+        self.even = steps is None or isinstance(steps, int)
         self.seed = seed
 
     def extra_repr(self) -> str:
         """What the weights do not tell: records of another chain must not be taken for this one's."""
         chain = f"{len(self.timesteps)} steps of {type(self.chain).__name__} from t = {self.timesteps[-1]:g}"
-        return f"sigma={self.sigma}, {chain}, seed={self.seed}"
+        over = "" if self.even else f" over t = {', '.join(f'{t:g}' for t in self.timesteps[-2::-1])}"
+        return f"sigma={self.sigma}, {chain}{over}, seed={self.seed}"
 
     def forward(self, noisy: Tensor) -> Tensor:
         x = (2 * noisy - 1) * self.scale
@@ -151,8 +155,30 @@ class DiffusionDenoiser(nn.Module):
         return {"generator": [torch.Generator(noisy.device).manual_seed(key) for key in keys]}
 
 
-def _kept_steps(start: int, steps: int | None) -> list[int]:
-    """`steps` timesteps, evenly spaced and ending at `start`: "trailing" in Lin et al. 2024, Table 2."""
+def geometric_timesteps(sigma: float, alphas_cumprod: Tensor, count: int, lowest: float = 0.01) -> list[int]:
+    """Timesteps whose noise falls from `sigma` to `lowest` by one factor a step, cleanest first, t* last.
+
+    As the levels of score networks do (Song and Ermon 2019, who end at 0.01; Lee 2021 denoises down such a list).
+    Levels in [0, 1] pixel units, each at the first timestep as noisy, none below the schedule's first; where two share
+    one, there are fewer than `count`. ValueError for count < 1, or a sigma outside the schedule.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1; got {count}")
+    factors = [i / max(count - 1, 1) for i in range(count)]
+    levels = [sigma * (min(lowest, sigma) / sigma) ** factor for factor in factors]
+    least = sigma_at(0, alphas_cumprod)
+    first, *others = levels  # sigma itself is refused where the schedule does not have it
+    return sorted({timestep_for(level, alphas_cumprod) for level in [first, *(max(o, least) for o in others)]})
+
+
+def _kept_steps(start: int, steps: int | Sequence[int] | None) -> list[int]:
+    """`steps` timesteps, evenly spaced up to `start` ("trailing" in Lin et al. 2024, Table 2), or those given."""
+    if isinstance(steps, Sequence):
+        chosen = list(steps)
+        rising = all(earlier < later for earlier, later in pairwise(chosen))
+        if not (chosen and rising and chosen[0] >= 0 and chosen[-1] == start):
+            raise ValueError(f"steps must rise from 0 or more to t* = {start}; got {chosen}")
+        return chosen
     total = start + 1
     steps = total if steps is None else steps
     if not 1 <= steps <= total:

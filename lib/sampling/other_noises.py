@@ -75,7 +75,8 @@ class FeatureNoise(Gaussian):
         before, after = getattr(base, "before", None), getattr(base, "after", None)
         if not isinstance(before, nn.Module) or not isinstance(after, nn.Module):
             raise ValueError(f"noise on features needs a base in two parts, such as Split(before, after) of "
-                             f"lib.models.bounded; got {type(base).__name__}")  # fmt: skip
+                             f"lib.models.bounded, or Split(before, Computed(after, compute)); got "
+                             f"{type(base).__name__}")  # fmt: skip
         sensitivity = getattr(before, "sensitivity", None)
         if not isinstance(sensitivity, (int, float)) or not sensitivity <= 1:
             raise ValueError(f"before must have a sensitivity of at most 1, as BoundedConv2d has, or radii would be "
