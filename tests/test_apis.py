@@ -340,10 +340,11 @@ def test_a_full_disk_leaves_the_log_as_it_was(service, tmp_path, monkeypatch):
     f(IMAGES[:1])
     before = (tmp_path / "log.jsonl").read_bytes()
 
-    def full(_):
+    def full(file, text, write=os.write):
+        write(file, bytes(text)[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space left"):
         f(IMAGES)
     monkeypatch.undo()

@@ -134,6 +134,7 @@ class RemoteClassifier(nn.Module):
                     first = first or error
                     for other in asked:  # what is under way is still written down, the rest is not begun
                         other.cancel()
+        self.log.sync()
         if first:
             raise first
 
