@@ -2,9 +2,10 @@
 
 tests        the CUDA paths: counts that do not depend on the batch, other precisions, a full memory, a kill
 throughput   samples a second against the bare forward pass and the papers' loop, by itself on the device
-train        the classifiers of notebook 01, all noise levels side by side: one alone leaves a large GPU waiting
+train        the classifiers of notebook 01 at all noise levels, the first denoiser of 02 and the diffusion model of 03,
+             side by side: one alone leaves a large GPU waiting
 01, 02, 03   the notebooks of the three papers with the profile, which take these weights up
-fixed        one noise level of 01 again, with the papers' fixed n = 100,000 for every image
+fixed        one noise level of 01 again for every fifth of its images, with the papers' fixed n = 100,000
 
 Each step is a process of its own with its log in OUT/logs. Those that may run side by side do: trainings that wait for
 each other's weights find them. A step that fails stops no other; after --limit seconds what is left is stopped, and
@@ -36,6 +37,7 @@ from lib.run import PAPERS as PAPERS_BEGIN
 PAPERS = [name for name in NOTEBOOKS if name.startswith(PAPERS_BEGIN)]
 FIRST = PAPERS[0]
 FIXED_SIGMA = 0.25
+FIXED_SHARE = 5
 BRIEF = "1 epochs of 8, adam 1e-3"
 TOY = {
     "images": 1, "skip": 1, "n": 20, "n0": 4, "alpha": 0.1, "batch_size": 20, "run_dir": "runs/toy",
@@ -74,11 +76,12 @@ def steps(options: argparse.Namespace) -> list[Step]:
                             "--output", str(out / "throughput.csv")], alone=True),
     ]  # fmt: skip
     again = ["--profile", options.profile, "--device", device, "--data", str(options.data)]
-    trainings = [f"train {sigma}" for sigma in (0.0, *load_profile(options.profile, FIRST)["sigmas"])]
-    made += [Step(name, ["benchmarks.gpu", "--part", *name.split(), *again]) for name in trainings]
-    for name in PAPERS:
+    sigmas = load_profile(options.profile, FIRST)["sigmas"]
+    of_02, of_03, *of_01 = [f"train {what}" for what in ("denoiser", "diffusion", 0.0, *sigmas)]
+    made += [Step(name, ["benchmarks.gpu", "--part", *name.split(), *again]) for name in (of_03, of_02, *of_01)]
+    for name, needed in zip(PAPERS, (of_01, [*of_01, of_02], [*of_01, of_02, of_03])):
         words = ["lib.run", name, "--profile", options.profile, *settings(options)]
-        made.append(Step(name[:2], words, after=tuple(trainings)))
+        made.append(Step(name[:2], words, after=tuple(needed)))
     made.append(Step("fixed", ["benchmarks.gpu", "--part", "fixed", str(FIXED_SIGMA), *again], after=("01",)))
     return [step for step in made if not options.steps or step.name.split()[0] in options.steps]
 
@@ -95,19 +98,28 @@ def settings(options: argparse.Namespace) -> list[str]:
 
 
 def part(options: argparse.Namespace) -> None:
-    """A part of notebook 01 for one noise level, in this process: "train", or "fixed", which certifies as well.
+    """A part of a notebook, in this process: ("train", "diffusion" | "denoiser" | sigma) or ("fixed", sigma).
 
-    The record is called 01_fixed_n_<sigma>: every image has all n samples, whatever the profile says of stopping.
+    The record of "fixed" is called 01_fixed_n_<sigma>: every image has all n samples, whatever the profile says of
+    stopping.
     """
     from lib import datasets, methods
 
-    what, sigma = options.part[0], float(options.part[1])
-    cfg = NOTEBOOKS[FIRST](**load_profile(options.profile, FIRST) | overrides(options) | {"stop": "after n"})
+    what, which = options.part
+    notebook = dict(zip(("denoiser", "diffusion"), PAPERS[1:])).get(which, FIRST)
+    values = load_profile(options.profile, notebook) | overrides(options)
+    cfg = NOTEBOOKS[notebook](**values | ({"stop": "after n"} if what == "fixed" else {}))
     data = datasets.load_dataset(cfg.dataset, cfg.data_path)
-    base = methods.noise_trained_classifier(cfg, data, sigma)
-    if what == "fixed":
-        ids = datasets.fixed_subset(len(data.test), cfg.skip, cfg.images)
-        methods.certified(cfg, data, base, sigma, f"01_fixed_n_{sigma}", ids)
+    if which == "diffusion":
+        methods.diffusion_model(cfg, data)
+    elif which == "denoiser":
+        methods.mse_denoiser(cfg, data, cfg.sigmas[0])
+    else:
+        base = methods.noise_trained_classifier(cfg, data, float(which))
+        if what == "fixed":
+            share = -(-cfg.images // FIXED_SHARE)
+            ids = datasets.fixed_subset(len(data.test), cfg.skip * FIXED_SHARE, share)
+            methods.certified(cfg, data, base, float(which), f"01_fixed_n_{which}", ids)
 
 
 def make_toy(options: argparse.Namespace) -> None:
@@ -191,7 +203,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--steps", nargs="+", metavar="NAME", help="only these; all of them are listed above")
     parser.add_argument("--limit", type=float, default=86_400, metavar="SECONDS")
-    parser.add_argument("--together", type=int, default=5, help="steps that may run side by side (default: 5)")
+    parser.add_argument("--together", type=int, default=8, help="steps that may run side by side (default: 8)")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)  # what a process of `train` or `fixed` is told
     options = parser.parse_args()

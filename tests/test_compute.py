@@ -64,6 +64,14 @@ def test_folding_goes_through_a_denoiser_too():
     assert torch.allclose(logits("float32, folded", base), base(IMAGES), rtol=1e-3, atol=1e-3)
 
 
+def test_folding_goes_on_behind_a_diffusion_model():
+    base = Denoised(DiffusionDenoiser(UNETS[3, 32, 32](), DDPMScheduler(), 0.5), resnet()).eval()
+    folded = Computed(base, "float32, folded")
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert [module.expected_sigma for module in folded.modules() if hasattr(module, "expected_sigma")] == [0.5]
+    assert torch.allclose(folded(IMAGES), base(IMAGES), rtol=1e-3, atol=1e-3)
+
+
 def test_folding_is_refused_for_what_it_would_change_or_cannot_follow():
     unet = DiffusionDenoiser(UNETS[1, 8, 8](), DDPMScheduler(), 0.5).eval()
     with pytest.raises(ValueError, match="diffusion models"):

@@ -9,7 +9,7 @@ The first word is the precision of convolutions and matrix products: float32, tf
 what torch does to convolutions on a GPU by itself), bfloat16 or float16 by autocast. After it, in this order:
 
 channels-last  pixels outermost in memory, which convolution kernels prefer
-folded         batch normalisation folded into the convolutions before it
+folded         batch normalisation folded into the convolutions before it; a diffusion model in front stays as it is
 compiled       torch.compile, for batch sizes that are powers of two: choose such a batch_size, others are filled up
 cuda-graphs    instead of that: the same, and the kernels of a batch launched at once: for small networks on a GPU
 """
@@ -131,10 +131,10 @@ class Computed(nn.Module):
 def _folded(network: nn.Module) -> nn.Module:
     if network.training:
         raise ValueError("folded needs a network in eval mode: call network.eval() first")
-    if any(hasattr(module, "expected_sigma") for module in network.modules()):
+    if _is_diffusion(network):
         raise ValueError("folded is not for diffusion models: they have no batch normalisation, leave the word out")
     try:
-        traced = fx.symbolic_trace(network)
+        traced = fx.GraphModule(network, _AroundDiffusion().trace(network))
     except Exception as error:  # whatever the network's own code says to the stand-ins that it is traced with
         raise ValueError(f"torch.fx cannot trace {type(network).__name__}, leave 'folded' out: {error}") from error
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
@@ -142,6 +142,17 @@ def _folded(network: nn.Module) -> nn.Module:
         if times > 1 and isinstance(traced.get_submodule(name), (nn.Conv2d, nn.BatchNorm2d)):
             raise ValueError(f"{name} of {type(network).__name__} is used {times} times, leave 'folded' out")
     return fuse(traced, no_trace=True).eval().requires_grad_(False)
+
+
+class _AroundDiffusion(fx.Tracer):
+    """Sees a denoiser that is a diffusion model as one call."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _is_diffusion(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _is_diffusion(module: nn.Module) -> bool:
+    return hasattr(module, "expected_sigma")
 
 
 def _filled_up(images: Tensor) -> Tensor:
