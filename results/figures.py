@@ -18,9 +18,9 @@ RECORDS = [f"01_train_{s}-test_{s}" for s in SIGMAS] + list(METHODS.values())  #
 
 
 # Beside the paper's curves: title -> noise level and record.
-BESIDE_THE_PAPER = {
-    f"σ = {s}, one GPU": (s, f"cifar10_fast/01_train_{s}-test_{s}") for s in (0.12, 0.25, 0.5, 1.0)
-} | {"σ = 0.25, two CPU cores": (0.25, "cifar10_cpu/01_train_0.25-test_0.25")}
+BESIDE_THE_PAPER = {f"σ = {s}, one GPU": (s, f"cifar10_fast/01_train_{s}-test_{s}") for s in (0.12, 0.25, 0.5, 1.0)} | {
+    "σ = 0.25, two CPU cores": (0.25, "cifar10_cpu/01_train_0.25-test_0.25")
+}
 
 
 def log(name: str):
