@@ -1,7 +1,7 @@
 # Two commands do everything: `make` reproduces the papers on digits, `make test` checks the kit.
 
 .DEFAULT_GOAL := reproduce
-.PHONY: reproduce all test figures lab site bench sweep clean clean-runs help
+.PHONY: reproduce all test figures lab site talk bench sweep clean clean-runs help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROFILE ?= digits
@@ -26,6 +26,9 @@ lab: $(INSTALLED) ## work on copies of the notebooks, in lab/, in JupyterLab
 
 site: $(INSTALLED) ## the whole course as one offline site: build/site/index.html
 	$(RUN) lib.site
+
+talk: $(INSTALLED) ## a ten-minute talk from your records: build/talk/deck.html, .pptx, .pdf (TALK=talk.yaml)
+	$(RUN) lib.talk $(TALK)
 
 bench: $(INSTALLED) ## samples a second against the bare forward pass and others' loops (ARGS=--all: of all models)
 	$(RUN) benchmarks.throughput $(ARGS)

@@ -126,6 +126,15 @@ def envelope(logs: Mapping[str, pd.DataFrame], radii: ArrayLike) -> pd.DataFrame
     return pd.DataFrame({"log": winner, "clean_accuracy": clean_accuracy, "certified_accuracy": best})
 
 
+def held_against(log: pd.DataFrame, answers: Mapping[int, int]) -> pd.DataFrame:
+    """The log as if `answers` (image id -> class) were the labels: what is correct is then agreement with them.
+
+    KeyError for an image without an answer.
+    """
+    labels = np.array([answers[int(image)] for image in log["idx"]])
+    return log.assign(label=labels, correct=(log["predict"].to_numpy() == labels).astype(int))
+
+
 def percent(fraction: float) -> str:
     """A fraction as percent with one decimal, to nearest: an estimate, not a certificate."""
     return f"{100 * fraction:.1f}"

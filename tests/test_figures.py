@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 from lib import figures
 from lib.captions import CAPTIONS, caption
 from lib.figures import publishing
-from lib.figures.style import known_colour, looks
+from lib.figures.style import LEVELS, METHODS, PALETTE, known_colour, looks
 
 RADIUS = np.array([0.0, 0.3, 0.6, 0.9])
 LOG = pd.DataFrame({"predict": [-1, 1, 1, 2], "radius": RADIUS, "correct": [False, True, True, False]})
@@ -181,3 +182,14 @@ def test_an_image_grid_has_a_row_a_name_and_a_caption_an_image():
 def test_lines_leave_a_gap_where_a_value_is_missing():
     axes = figures.lines([1, 10, 100], {"a": [1, np.nan, 3], "b": [1, 2, 3]}, "n", "accuracy").axes[0]
     assert np.isnan(axes.lines[0].get_ydata()[1])
+
+
+def luminance(colour):
+    """Relative luminance of WCAG 2.2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(colour)]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+@pytest.mark.parametrize("colour", sorted({*PALETTE, *LEVELS.values(), *METHODS.values()}))
+def test_every_colour_of_a_line_has_a_contrast_of_three_to_one_against_white(colour):
+    assert 1.05 / (luminance(colour) + 0.05) >= 3

@@ -70,11 +70,6 @@ def test_the_lectures_map_calls_sections_by_their_names_and_every_notebook_has_i
     assert {file for _, _, file in sections} == set(NOTEBOOKS)
 
 
-def test_what_the_lectures_map_calls_missing_is_missing():
-    missing = re.findall(r"\b(0\d) \(", re.search(r"\*Not there yet\* are (.*)\.\n", markdown(LECTURE)[0])[1])
-    assert missing and [path.name for path in NOTEBOOKS if path.name[:2] in missing] == []
-
-
 def lines_of(pattern):
     """How many lines of Python the files of lib have that match the pattern."""
     return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in ROOT.glob(f"lib/{pattern}"))

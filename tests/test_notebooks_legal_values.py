@@ -19,10 +19,13 @@ from printed_exercises import CHECK, printed
 from recommended import ROOT, of_notebooks, of_readme, runs
 
 from lib.config import NOTEBOOKS, field_names
+from lib.models.classifiers import CifarResNet
 from lib.run import arguments
 
-NUMBERS = ("00", "01", "02", "03", "04", "05")
-ZERO, ONE, TWO, THREE, FOUR, FIVE = (next(name for name in NOTEBOOKS if name.startswith(number)) for number in NUMBERS)
+NUMBERS = ("00", "01", "02", "03", "04", "05", "06")
+ZERO, ONE, TWO, THREE, FOUR, FIVE, SIX = (
+    next(name for name in NOTEBOOKS if name.startswith(number)) for number in NUMBERS
+)
 BRIEF = "1 epochs of 16, adam 1e-3"
 LETTER = next(words for words in runs(of_readme()) if words[0] == ONE)  # README's first example, to the letter
 # The first command of each notebook under "What to try next" that has a folder of its own, and needs no GPU.
@@ -80,6 +83,14 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
         "images": "1", "n": "2", "n0": "1", "alpha": "0.5", "two_class": "true", "seed": "4294967295",
     }),
     "05 on colours": (FIVE, {**SHAPES, "arch": "cifar_resnet20", "sigmas": "[0.12, 0.25]", "alpha": "0.05"}),
+    "06, one photograph": (SIX, {
+        "images": "1", "asked": "1", "n": "2", "n0": "1", "alpha": "0.5", "patches": "4", "queries": "9",
+        "blends": "[0.5]", "seed": "4294967295", "price": "0",
+    }),
+    "06 on colours": (SIX, {
+        **SHAPES, "classifier": "resnet.pth", "denoiser": "cifar_dncnn_small", "queries": "500", "patches": "6",
+        "asked": "2", "n": "20", "two_class": "true", "alpha": "0.05",
+    }),
     "03 on colours": (THREE, {
         **SHAPES, "sigmas": "[0.25]", "compared": "0.25", "diffusion": "{kit}/unet", "baselines": "{kit}/colours.yaml",
     }),
@@ -93,6 +104,9 @@ def kit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kit")
     draw_shapes(folder / "shapes")
     save_unet(folder / "unet")
+    torch.save(
+        {"arch": "cifar_resnet20", "state_dict": CifarResNet(20, num_classes=3).state_dict()}, folder / "resnet.pth"
+    )
     colours = "arch: cifar_resnet20, denoisers: [cifar_dncnn_small], "
     for name, more in {"digits": "", "colours": colours}.items():
         text = f'02_denoised_smoothing: {{{more}epochs: 1, mse: "{BRIEF}", stab_mse: ["{BRIEF}"]}}'

@@ -44,13 +44,21 @@ class LocalService:
         self._server.daemon_threads = True
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def __enter__(self) -> "LocalService":
+    def start(self) -> "LocalService":
+        """Answer in a thread of its own, until `stop`."""
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Answer no more, and free the port."""
         self._server.shutdown()
         self._server.server_close()
+
+    def __enter__(self) -> "LocalService":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def serve_forever(self) -> None:
         """Serve in this thread, until it is interrupted."""

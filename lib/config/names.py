@@ -19,6 +19,7 @@ CLASSIFIERS = {  # by the data set whose images they take; those of a folder are
 }  # fmt: skip
 COLOUR_DENOISERS = (
     "cifar_dncnn", "cifar_dncnn_wide", "memnet", "imagenet_dncnn", "imagenet_memnet", "cifar_dncnn_small",
+    "photo_unet",
 )  # fmt: skip
 DENOISERS = {"digits": ("digits_dncnn", "digits_memnet"), "cifar10": COLOUR_DENOISERS, "imagenet": COLOUR_DENOISERS}
 DIFFUSIONS = ("cifar10_uncond_50M_500K.pt", "256x256_diffusion_uncond.pt")  # files that go into checkpoints/

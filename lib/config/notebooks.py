@@ -276,6 +276,45 @@ class OtherCertificates(NoiseTraining):
             raise ValueError(f"sigmas = {list(self.sigmas)}: two levels are expected, such as [0.25, 0.5]")
 
 
+@dataclass(frozen=True)
+class QueryOnly(Common):
+    """Notebook 06: a pretrained classifier that one can only query, and denoisers in front of it."""
+
+    dataset: str = parameter(
+        "photographs", "data set: photographs, digits, cifar10, imagenet, or a folder", choices=names.DATASETS
+    )
+    images: int = parameter(20, "certify at most so many test images", min=1)
+    n0: int = parameter(20, "noise samples that choose the class", min=1)
+    n: int = parameter(100, "fresh noise samples that bound its probability", min=1)
+    stop: str = parameter("after n", "a fixed n; section 6 looks sooner", choices=("after n",))
+    levels: int = parameter(0, "Gaussian noise, nothing else", min=0, max=0)
+    batch_size: int | str = parameter(5, "noisy images in one forward pass", **BATCH)
+    sigma: float = parameter(0.25, "noise level", above=0)
+    classifier: str = parameter(
+        "lite0", "the service's classifier: lite0, timm:NAME, torchvision:NAME, a file",
+        choices=("lite0",), prefixes=names.LIBRARIES, files=True,
+    )  # fmt: skip
+    queries: int = parameter(600, "the budget: how many images may be sent to the service", min=1)
+    asked: int = parameter(3, "test images that are certified through the service", min=1)
+    price: float = parameter(1.5, "dollars for 1,000 queries, for the sums in section 6", min=0)
+    denoiser: str = parameter(
+        "photo_unet", "architecture of the denoiser that is trained", choices=names.of_any(names.DENOISERS)
+    )
+    patches: int = parameter(1500, "pieces of pictures to train it on", min=1)
+    mse: str = parameter("8 epochs of 8, adam 3e-3", "how it learns to restore pictures", **TRAINING)
+    stab: str = parameter("10 epochs of 4, adam 3e-4", "how it learns, after that, to keep answers", **TRAINING)
+    blends: tuple[float, ...] = parameter(
+        (0.0, 0.1, 0.2, 0.3, 1.0), "shares of the noisy picture to try", min=0, max=1, ascending=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        needed = (self.asked + 1) * (self.n0 + self.n)
+        if needed > self.queries:
+            raise ValueError(f"queries = {self.queries}: asked = {self.asked} images and one more take n0 + n queries "
+                             f"each; write queries {needed}, or less of the others")  # fmt: skip
+
+
 NOTEBOOKS: dict[str, type[Run]] = {
     "00_why_certify": WhyCertify,
     "01_randomized_smoothing": RandomizedSmoothing,
@@ -283,6 +322,7 @@ NOTEBOOKS: dict[str, type[Run]] = {
     "03_diffusion_denoising": DiffusionDenoising,
     "04_training": CertifiedTraining,
     "05_other_certificates": OtherCertificates,
+    "06_query_only": QueryOnly,
 }
 
 

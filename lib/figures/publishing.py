@@ -80,6 +80,18 @@ def save(figure: Figure, stem: str | Path, alt: str, run_id: str = "") -> None:
             atomic_write(stem.with_name(f"{stem.name}.{kind}"), _rendered(figure, kind, 200, facts))
 
 
+def png_of(figure: Figure, alt: str, run_id: str = "") -> bytes:
+    """The figure as PNG for a slide, with `alt` and `run_id` in its metadata."""
+    return _rendered(figure, "png", 150, {"Description": alt, "Source": run_id, "Software": None})
+
+
+def svg_of(figure: Figure, alt: str) -> str:
+    """The figure as an SVG element of a page; `alt` is what a screen reader says."""
+    with mpl.rc_context(STYLE | {"svg.fonttype": "path"}):
+        drawn = _rendered(figure, "svg", 100, {"Date": None, "Creator": None}).decode()
+    return drawn[drawn.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
+
+
 def _show(picture: str, said: str) -> None:
     """A picture with its caption, as HTML; as text the caption alone.
 

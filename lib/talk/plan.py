@@ -1,0 +1,90 @@
+"""What a team says in its talk.yaml; every word of it is checked before anything is drawn."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.config.fields import refuse_unknown, short
+from lib.config.notebooks import kit_root
+from lib.config.strict_yaml import read_yaml
+from lib.machine.provenance import PROJECT_ROOT
+
+PAPERS = {"cohen2019": "Cohen, Rosenfeld and Kolter 2019, randomized smoothing"}
+TASK = ("what", "who", "by")
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A team's talk. Text fields are one line each; `records` is a folder of records, from the kit's root.
+
+    `paper`: whose table is the target, a name of PAPERS. `tasks`: what, who, by when. `command`: what makes a record
+    that is missing; {sigma} in it becomes the noise level. ValueError for what has another type, for an empty text and
+    for an unknown paper.
+    """
+
+    title: str = "Certified robustness by randomized smoothing"
+    course: str = "Trustworthy machine learning"
+    team: str = "Team of two"
+    members: tuple[str, ...] = ("First Member", "Second Member")
+    paper: str = "cohen2019"
+    records: str = "results/cifar10_fast"
+    data: str = "a JPEG copy of CIFAR-10"
+    command: str = 'python -m lib.run 01_randomized_smoothing --profile cifar10_fast -p sigmas "[{sigma}]"'
+    difference: tuple[str, ...] = (
+        "Half of the paper's network and a fifth of its training",
+        "No more samples than the table needs: a test that may look at the votes",
+        "Every certificate can be recomputed from its votes",
+    )
+    tasks: tuple[dict[str, str], ...] = (
+        {"what": "The paper's ResNet-110, 90 epochs", "who": "First Member", "by": "week 2"},
+        {"what": "A diffusion model as the denoiser", "who": "Second Member", "by": "week 3"},
+        {"what": "Report", "who": "both", "by": "week 4"},
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, str):
+                self._check(field.name, value)
+                continue
+            if not isinstance(value, (list, tuple)) or not value:
+                raise ValueError(f"{field.name} = {short(value)}: a list is expected, each line beginning with '- '")
+            for i, item in enumerate(value):
+                if field.name != "tasks":
+                    self._check(f"{field.name}[{i}]", item)
+                    continue
+                if not isinstance(item, Mapping):
+                    raise ValueError(f"tasks[{i}] = {short(item)}: write {{what: ..., who: ..., by: ...}}")
+                refuse_unknown(item, TASK, f"part of tasks[{i}]")
+                for part in TASK:
+                    self._check(f"tasks[{i}].{part}", item.get(part))
+            object.__setattr__(self, field.name, tuple(value))  # the dataclass is frozen
+        if self.paper not in PAPERS:
+            raise ValueError(f"paper = {short(self.paper)}: must be one of {', '.join(PAPERS)}")
+
+    @staticmethod
+    def _check(name: str, value: Any) -> None:
+        if not isinstance(value, str) or not value.strip() or "\n" in value.strip():
+            raise ValueError(f'{name} = {short(value)}: one line of text is expected; quote numbers and dates: "..."')
+
+    @property
+    def folder(self) -> Path:
+        """Where its records lie: from the kit's root, or the committed ones of the project."""
+        own = kit_root() / self.records
+        return own if own.is_dir() else PROJECT_ROOT / self.records
+
+
+def load_talk(path: str | Path | None = None) -> Talk:
+    """The talk of a YAML file; without one the example. FileNotFoundError; ValueError, with the right name, for an
+    unknown field."""
+    if path is None:
+        return Talk()
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; begin with a copy of docs/talk.yaml")
+    values = read_yaml(Path(path)) or {}
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path}: lines such as 'title: ...' are expected, got {short(values)}")
+    refuse_unknown(values, [field.name for field in dataclasses.fields(Talk)], f"line of {Path(path).name}")
+    return Talk(**values)

@@ -1,0 +1,242 @@
+"""The talk: what talk.yaml may say, ten minutes, targets that are computed, and a deck that opens anywhere."""
+
+import dataclasses
+import io
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from in_browser import Page, browser
+from matplotlib.text import Text
+from PIL import Image
+from recommended import ROOT
+
+from lib import tables
+from lib.figures.publishing import png_of
+from lib.records import read_log
+from lib.talk import Talk, as_html, as_pptx, load_talk, slides_of
+from lib.talk.slides import alt_text, costs, missing, records_of, targets
+
+FIELDS = [field.name for field in dataclasses.fields(Talk)]
+LISTS = [field.name for field in dataclasses.fields(Talk) if not isinstance(field.default, str)]
+
+
+@pytest.fixture(scope="module")
+def slides():
+    return slides_of(Talk())
+
+
+@pytest.fixture(scope="module")
+def deck(tmp_path_factory, slides) -> Path:
+    path = tmp_path_factory.mktemp("talk") / "deck.html"
+    path.write_text(as_html(slides, "A talk"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as opened:
+        yield opened
+
+
+# ---- what the team says ----------------------------------------------------------------------------------------
+
+
+def test_the_example_file_says_the_defaults_all_of_them():
+    assert load_talk(ROOT / "docs/talk.yaml") == Talk()
+    assert list(yaml.safe_load((ROOT / "docs/talk.yaml").read_text(encoding="utf-8"))) == FIELDS
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("value", [None, 3, "", [], [3], {"a": "b"}, "two\nlines"])
+def test_a_wrong_value_is_refused_by_its_name(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}"):
+        Talk(**{name: value})
+
+
+def test_an_unknown_line_is_refused_with_the_one_that_was_meant(tmp_path):
+    (tmp_path / "talk.yaml").write_text("titel: Mine")
+    with pytest.raises(ValueError, match=r"unknown line of talk.yaml: 'titel'; did you mean 'title'\?"):
+        load_talk(tmp_path / "talk.yaml")
+    with pytest.raises(ValueError, match=r"unknown part of tasks\[0\]: 'whom'; did you mean 'who'\?"):
+        Talk(tasks=({"what": "a", "whom": "b", "by": "c"},))
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "just text", "title: [unclosed"])
+def test_a_file_of_another_form_is_refused(text, tmp_path):
+    (tmp_path / "talk.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"talk\.yaml"):
+        load_talk(tmp_path / "talk.yaml")
+
+
+# ---- the slides ------------------------------------------------------------------------------------------------
+
+
+def test_ten_slides_take_ten_minutes_and_each_says_from_when_to_when(slides):
+    assert len(slides) == 10 and sum(slide.minutes for slide in slides) == 10
+    spans = [re.match(r"\[(\d+:\d\d) to (\d+:\d\d)\] \S", slide.notes).groups() for slide in slides]
+    assert spans[0][0] == "0:00" and spans[-1][1] == "10:00"
+    assert [end for _, end in spans[:-1]] == [begin for begin, _ in spans[1:]]
+
+
+def test_what_the_team_says_stands_on_a_slide(slides):
+    talk = Talk()
+    said = " ".join([slide.title + " ".join(slide.points) for slide in slides])
+    assert all(text in said for text in (talk.title, talk.course, talk.team, *talk.members, *talk.difference))
+    assert slides[-1].table.to_dict("records") == list(talk.tasks)
+
+
+def test_every_cell_of_the_papers_table_is_a_target_with_what_the_record_says():
+    talk = Talk()
+    logs = records_of(talk)
+    table = targets(talk, logs)
+    paper = tables.published("cohen2019_cifar10").query("certified_accuracy > 0")
+    assert len(table) == len(paper) and set(table["verdict"]) > {"reached"}
+    for row in table.to_dict("records"):
+        log = read_log(ROOT / f"results/cifar10_fast/01_train_{float(row['σ'])}-test_{float(row['σ'])}.tsv")
+        reached = ((log["radius"] >= float(row["r"])) & (log["predict"] == log["label"])).mean()
+        assert float(row["ours"]) == pytest.approx(100 * reached, abs=0.051)
+        low, high = map(float, row["95 % interval"].split(" to "))
+        if min(abs(low - float(row["paper"])), abs(high - float(row["paper"]))) > 0.05:  # the ends are rounded
+            assert (row["verdict"] == "reached") == (low <= float(row["paper"]) <= high)
+
+
+def test_a_missing_record_gives_its_command_and_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_ROOT", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    nothing = Talk(records="mine", command="run {sigma}")
+    assert missing(nothing, records_of(nothing)) == ["run 0.12", "run 0.25", "run 0.5", "run 1"]
+    assert set(targets(nothing, {})["ours"]) == {"not run"} and len(slides_of(nothing)) == 10
+    for suffix in (".tsv", ".json"):
+        shutil.copy(ROOT / f"results/cifar10_fast/01_train_0.25-test_0.25{suffix}",
+                    tmp_path / f"mine/01_train_0.25-test_0.25-0123abcd{suffix}")  # fmt: skip
+    assert missing(nothing, records_of(nothing)) == ["run 0.12", "run 0.5", "run 1"]
+    assert (targets(nothing, records_of(nothing))["ours"] == "not run").sum() == 16
+    assert len(slides_of(nothing)) == 10
+
+
+def test_records_of_other_noise_than_that_of_training_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_ROOT", str(tmp_path))
+    for name in ("01_train_0.5-test_0.25.tsv", "01_two_class_1.0.tsv", "note.txt"):
+        (tmp_path / name).write_text("not read")
+    assert records_of(Talk(records=".")) == {}
+
+
+def test_costs_are_the_records_samples():
+    log = pd.DataFrame({"n0": [100, 100], "n": [500, 1500]})
+    table = costs({0.5: log})
+    assert table["samples an image"].tolist() == ["100,100", "1,100"]
+
+
+def test_pictures_are_wide_with_large_type_and_carry_their_run(slides):
+    drawn = [slide for slide in slides if slide.figure is not None]
+    assert len(drawn) == 4 and any(slide.run_id for slide in drawn)
+    for slide in drawn:
+        width, height = slide.figure.get_size_inches()
+        shown = [text for text in slide.figure.findobj(Text) if text.get_text() and text.get_visible()]
+        assert width / height == pytest.approx(16 / 9) and shown
+        assert min(text.get_fontsize() for text in shown) * 13.33 / width >= 24
+        picture = Image.open(io.BytesIO(png_of(slide.figure, alt_text(slide), slide.run_id)))
+        assert picture.text["Source"] == slide.run_id and picture.text["Description"] == alt_text(slide)
+        assert len(slide.alt.split()) > 5
+        if slide.run_id:
+            assert slide.run_id in [text.get_text() for text in shown]
+
+
+# ---- PowerPoint ------------------------------------------------------------------------------------------------
+
+
+def test_the_powerpoint_file_has_native_text_tables_pictures_with_words_and_notes(slides):
+    pptx = pytest.importorskip("pptx", reason="needs python-pptx, of the extra talk")
+    deck = pptx.Presentation(io.BytesIO(as_pptx(slides)))
+    assert len(deck.slides) == len(slides)
+    for page, slide in zip(deck.slides, slides):
+        assert page.shapes.title.text == slide.title
+        assert page.notes_slide.notes_text_frame.text == slide.notes
+        kinds = [shape for shape in page.shapes if shape.has_table]
+        assert bool(kinds) == (slide.table is not None)
+        words = " ".join(shape.text_frame.text for shape in page.shapes if shape.has_text_frame)
+        assert all(point in words for point in slide.points)
+        pictures = [shape for shape in page.shapes if shape.shape_type == 13]
+        assert len(pictures) == (slide.figure is not None)
+        assert all(shape._element.nvPicPr.cNvPr.get("descr") == alt_text(slide) for shape in pictures)
+        for shape in page.shapes:
+            assert shape.left >= 0 and shape.left + shape.width <= deck.slide_width
+            assert shape.top >= 0 and shape.top + shape.height <= deck.slide_height
+
+
+def test_libreoffice_opens_it(slides, tmp_path):
+    office = shutil.which("soffice") or shutil.which("libreoffice")
+    if not office:
+        pytest.skip("needs LibreOffice")
+    (tmp_path / "deck.pptx").write_bytes(as_pptx(slides))
+    words = [office, "--headless", "--convert-to", "pdf", "--outdir", str(tmp_path), str(tmp_path / "deck.pptx")]
+    subprocess.run(words, check=True, capture_output=True, timeout=180)
+    assert (tmp_path / "deck.pdf").read_bytes().startswith(b"%PDF")
+
+
+# ---- the deck in a browser -------------------------------------------------------------------------------------
+
+
+def test_the_deck_names_no_address_of_the_web(deck):
+    text = re.sub(r"<script>.*?</script>|<style>.*?</style>", "", deck.read_text(encoding="utf-8"), flags=re.S)
+    assert re.findall(r'(?:src|href)="(?:https?:)?//[^"]*"', text) == []
+
+
+@pytest.mark.parametrize("records", ["results/cifar10_fast", "nowhere"])
+def test_the_deck_asks_for_nothing_says_no_error_and_every_slide_fits_its_frame(records, chromium, tmp_path):
+    slides, deck = slides_of(Talk(records=records)), tmp_path / "deck.html"
+    deck.write_text(as_html(slides, "A talk"), encoding="utf-8")
+    page = Page(chromium, deck, 1280)
+    page.page.wait_for_function("window.Reveal && Reveal.isReady()")
+    assert page.page.evaluate("Reveal.getTotalSlides()") == len(slides)
+    for number, slide in enumerate(slides):
+        page.page.evaluate(f"Reveal.slide({number})")
+        assert page.page.evaluate("Reveal.getCurrentSlide().querySelector('h2').textContent") == slide.title
+        hidden = page.page.evaluate(
+            """() => { const slide = Reveal.getCurrentSlide(), frame = slide.getBoundingClientRect();
+            return [...slide.querySelectorAll('h2, li, table, svg, p')].filter(e => {
+              const box = e.getBoundingClientRect();
+              return box.right > frame.right + 1 || box.bottom > frame.bottom + 1 || box.left < frame.left - 1;
+            }).map(e => e.tagName + ' ' + e.textContent.slice(0, 30)); }"""
+        )
+        assert hidden == [], slide.title
+    assert page.asked == [] and page.errors == []
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_the_deck_is_no_wider_than_its_window_and_axe_finds_nothing(width, deck, chromium):
+    page = Page(chromium, deck, width)
+    page.page.wait_for_function("window.Reveal && Reveal.isReady()")
+    assert page.overflow() <= 0
+    for number in (0, 1, 5, 9):
+        page.page.evaluate(f"Reveal.slide({number})")
+        page.page.wait_for_timeout(100)
+        assert page.violations() == {}
+
+
+# ---- the command -----------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_the_deck_and_the_same_one_again(tmp_path):
+    words = [sys.executable, "-m", "lib.talk", str(ROOT / "docs/talk.yaml"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    written = [Path(line) for line in done.stdout.splitlines()]
+    assert [path.name for path in written[:2]] == ["deck.html", "deck.pptx"] and all(path.exists() for path in written)
+    first = written[0].read_bytes()
+    subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
+    assert written[0].read_bytes() == first
+
+
+def test_a_wrong_file_is_one_line_and_nothing_is_written(tmp_path):
+    (tmp_path / "talk.yaml").write_text("paper: nobody2020")
+    words = [sys.executable, "-m", "lib.talk", str(tmp_path / "talk.yaml"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "must be one of cohen2019" in done.stderr
+    assert not (tmp_path / "out").exists()
