@@ -129,6 +129,24 @@ def test_a_wrong_function_is_told_the_case_and_what_came_out_or_the_name_of_its_
     assert "TypeError" in DOUBLE.judge(lambda: 1) and "a function is asked for" in DOUBLE.judge(2.0)
 
 
+def test_a_function_that_returns_nothing_in_places_is_told_where_and_what_to_return_there():
+    sometimes = Exercise("x", 1, "easy", lambda x: -x, cases=[(1.0,), (2.0,)], otherwise="return -1 there.")
+    assert sometimes.judge(lambda x: -x if x < 2 else None) == "Not yet: it returns nothing for (2); return -1 there."
+    assert sometimes.judge(lambda x: None).startswith("Not answered yet")
+
+
+def test_one_wrong_case_is_wrong_and_two_are():
+    one = Exercise("x", 1, "easy", lambda x: -x, cases=[(1.0,), (2.0,), (3.0,)])
+    assert one.judge(lambda x: -x if x < 3 else 7.0).startswith("Not yet: 1 of 3 cases is wrong.")
+    assert one.judge(lambda x: -x if x < 2 else 7.0).startswith("Not yet: 2 of 3 cases are wrong.")
+
+
+def test_a_whole_number_near_a_fraction_is_not_told_to_be_rounded():
+    samples = Exercise("x", 1, "easy", lambda: 218_105, mistakes={"Round up.": lambda: 218_104.67})
+    assert samples.judge(218_104.67) == "Not yet: Round up."
+    assert "Round" not in samples.judge(218_106)
+
+
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda answer: type(answer).__name__)
 def test_a_function_that_gives_anything_gets_a_line(wrong):
     line = DOUBLE.judge(lambda x: wrong)

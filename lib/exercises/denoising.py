@@ -105,6 +105,15 @@ EXERCISES: list[Exercise] = [
             "This takes all of f's probabilities on the clean images; Stab takes only its answers: argmax(1).": (
                 lambda f, d, images, labels, noisy: F.cross_entropy(f(d(noisy)), f(images).softmax(1))
             ),
+            "This takes f's logits on the clean images as they are; Stab takes only its answers: argmax(1).": (
+                lambda f, d, images, labels, noisy: F.cross_entropy(f(d(noisy)), f(images))
+            ),
+            "argmax() looks over the whole batch; argmax(1) gives an answer for each image.": (
+                lambda f, d, images, labels, noisy: F.cross_entropy(f(d(noisy)), f(images).argmax())
+            ),
+            "The denoiser sees the clean images here; it has to take noise away: D(noisy).": (
+                lambda f, d, images, labels, noisy: F.cross_entropy(f(d(images)), f(images).argmax(1))
+            ),
             "There is a softmax too many: cross_entropy takes logits and does that by itself.": (
                 lambda f, d, images, labels, noisy: F.cross_entropy(f(d(noisy)).softmax(1), f(images).argmax(1))
             ),

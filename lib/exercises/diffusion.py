@@ -58,14 +58,14 @@ def one_shot(noisy: Tensor, sigma: float, t: int, unet: nn.Module) -> Tensor:
 def _variant(
     noisy: Tensor, sigma: float, t: int, unet: nn.Module, *, doubled: float = 2.0, centred: bool = True,
     scaled: bool = True, told_scaled: bool = True, noise_factor: bool = True, divided: bool = True,
-    clipped: bool = True, back: bool = True, image: bool = False,
+    clipped: bool = True, back: bool = True, image: bool = False, told_raw: bool = False, rooted: bool = True,
 ) -> Tensor:  # fmt: skip
     """One-shot denoising with the parts that can go wrong switched on and off."""
     abar = 1 / (1 + (doubled * sigma) ** 2)
     x = 2 * noisy - 1 if centred else noisy
     x_t = abar**0.5 * x if scaled else x
-    answer = unet(x_t if told_scaled else x, t).sample
-    x_0 = x_t - ((1 - abar) ** 0.5 if noise_factor else 1) * answer
+    answer = unet(noisy if told_raw else x_t if told_scaled else x, t).sample
+    x_0 = x_t - ((1 - abar) ** (0.5 if rooted else 1) if noise_factor else 1) * answer
     x_0 = x_0 / abar**0.5 if divided else x_0
     x_0 = answer if image else x_0
     x_0 = x_0.clamp(-1, 1) if clipped else x_0
@@ -137,6 +137,12 @@ EXERCISES: list[Exercise] = [
             "The noise is taken away whole: in x_t it has the factor √(1 - ᾱ).": (
                 lambda *case: _variant(*case, noise_factor=False)
             ),
+            "The UNet is shown the noisy image as it came, in [0, 1]; show it x_t.": (
+                lambda *case: _variant(*case, told_raw=True)
+            ),
+            "The noise in x_t has the factor √(1 - ᾱ); here the root is missing.": (
+                lambda *case: _variant(*case, rooted=False)
+            ),
             "What is left is √ᾱ times the image: divide by √ᾱ.": lambda *case: _variant(*case, divided=False),
             "It leaves [-1, 1] in places: clip the estimate before it goes back.": (
                 lambda *case: _variant(*case, clipped=False)
@@ -161,5 +167,6 @@ EXERCISES: list[Exercise] = [
             ),
             "This is a difference in pixels; take the ratio of the two noise levels.": lambda: margin() - 0.12,
         },
+        rtol=2e-2,
     ),
 ]

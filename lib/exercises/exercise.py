@@ -20,6 +20,7 @@ class Exercise:
     Of a function: `cases` are the arguments that it is tried with, `truth` is the right function, and each of
     `mistakes` a wrong one. Cases that a call uses up, such as a generator of noise, come from a function that makes
     them anew. A mistake's key is the sentence that names it. `rtol`: how far floats may be off; 5e-3 is three digits.
+    `otherwise`: what to return where a function returned nothing.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Exercise:
     mistakes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     cases: Cases | Callable[[], Cases] = ()
     rtol: float = 5e-3
+    otherwise: str = "let every path through the function return an answer."
 
     @property
     def of_function(self) -> bool:
@@ -53,7 +55,8 @@ class Exercise:
         if not said:
             return "Right."
         for sentence, mistake in self.mistakes.items():
-            if not difference(answer, mistake(), self.rtol):
+            theirs = mistake()
+            if not difference(answer, theirs, self.rtol) and not (_is_whole(answer) and not _is_whole(theirs)):
                 return f"Not yet: {sentence}"
         return f"Not yet: {said}"
 
@@ -61,8 +64,11 @@ class Exercise:
         if not callable(answer):
             return f"Not yet: a function is asked for, this is a {type(answer).__name__}."
         mine, right = self._outcomes(answer), self._outcomes(self.truth)
-        if any(_is_unfilled(outcome) for outcome in mine):
+        empty = [i for i, outcome in enumerate(mine) if _is_unfilled(outcome)]
+        if len(empty) == len(mine):
             return "Not answered yet: fill in the function, let it return its answer, and run the cell again."
+        if empty:
+            return f"Not yet: it returns nothing for {_shown(self.fresh_cases()[empty[0]])}; {self.otherwise}"
         wrong = [i for i in range(len(mine)) if _unequal(mine[i], right[i], self.rtol)]
         if not wrong:
             return "Right."
@@ -71,7 +77,8 @@ class Exercise:
             if not any(_unequal(one, other, self.rtol) for one, other in zip(mine, theirs)):
                 return f"Not yet: {sentence}"
         case, fault = self.fresh_cases()[wrong[0]], _unequal(mine[wrong[0]], right[wrong[0]], self.rtol)
-        count = f"{len(wrong)} of {len(mine)} cases are wrong" if len(mine) > 1 else "the one case is wrong"
+        verb = "is" if len(wrong) == 1 else "are"
+        count = f"{len(wrong)} of {len(mine)} cases {verb} wrong" if len(mine) > 1 else "the one case is wrong"
         return f"Not yet: {count}. {_shown(case)} gives {_described(mine[wrong[0]])}: {fault}"
 
     def _outcomes(self, function: Callable[..., Any]) -> list[Any]:
@@ -84,6 +91,14 @@ def _outcome(function: Callable[..., Any], case: tuple[Any, ...]) -> Any:
         return function(*case)
     except Exception as error:  # a reader may write anything
         return error
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a single number has nothing behind the point: near a fraction it is still no fraction."""
+    try:
+        return float(value).is_integer()
+    except (TypeError, ValueError):
+        return False
 
 
 def _is_unfilled(outcome: Any) -> bool:

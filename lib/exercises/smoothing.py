@@ -89,7 +89,9 @@ EXERCISES = [
         cases=[
             (_votes(90, 5, 5), 0.001), (_votes(3, 9, 0), 0.001), (_votes(0, 10, 0), 0.001), (_votes(0, 0, 11), 0.001),
             (_votes(448, 552, 0), 0.001), (_votes(30, 45, 25), 0.2), (_votes(15, 10, 45, 15, 15), 0.001),
+            (_votes(2, 0), 0.5),
         ],
+        otherwise="return -1 where it abstains.",
         mistakes={
             "It answers even where the vote is close; compare the p-value with α.": lambda votes, alpha: int(
                 votes.argmax()
@@ -99,6 +101,11 @@ EXERCISES = [
             ),
             "The test takes the winner among all votes; it is the winner among the two largest counts.": (
                 lambda votes, alpha: _tested(votes, alpha, votes.sum())
+            ),
+            "Where the p-value is exactly α it answers: it abstains only above α.": (
+                lambda votes, alpha: (
+                    int(votes.argmax()) if predict_pvalue(*np.sort(votes)[-2:]) < alpha else ABSTAIN
+                )
             ),
             "The test is one-sided; either of the two classes could have won, so it has two sides.": (
                 lambda votes, alpha: _tested(votes, alpha, _of_two(votes), "greater")
@@ -118,6 +125,7 @@ EXERCISES = [
             (_votes(1, 1, 8), _votes(30, 30, 40), 0.5, 0.001), (_votes(4, 6, 0), _votes(800, 200, 0), 0.5, 0.001),
             (_votes(0, 0, 10), _votes(0, 0, 100), 1.0, 0.01), (_votes(6, 4, 0), _votes(52, 48, 0), 0.25, 0.001),
         ],
+        otherwise="return -1, 0.0 where it abstains.",
         mistakes={
             "The fresh votes choose the class here; the first ones choose, the fresh ones only bound.": (
                 lambda first, fresh, sigma, alpha: certify(fresh, fresh, sigma, alpha)
@@ -150,6 +158,9 @@ EXERCISES = [
             ),
             "This is σ Φ⁻¹ of the lower bound alone, which is negative: the rival's share is missing.": lambda: (
                 stats.norm.ppf(stats.beta.ppf(LEVEL, 4900, 5101))
+            ),
+            "This is σ Φ⁻¹ of the lower bound at α / 2 alone; the rival's share is missing.": lambda: (
+                stats.norm.ppf(stats.beta.ppf(LEVEL / 2, 4900, 5101))
             ),
             "For the rival take the upper bound, the quantile 1 - α / 2 of Beta(k + 1, n - k).": lambda: (
                 0.5 * (stats.norm.ppf(stats.beta.ppf(LEVEL / 2, 4900, 5101))

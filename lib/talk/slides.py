@@ -171,7 +171,7 @@ def _closing(talk: Talk, logs: dict[float, pd.DataFrame]) -> Iterator[Slide]:
     yield Slide("How our work differs", 1.0, said, talk.difference)
     yield Slide(
         "What it costs", 0.5,
-        f"Samples over the {RATE:,} a second that a ResNet-110 makes on one H200 in bfloat16 (docs/speed.md); the paper "
+        f"Samples over the {RATE:,} a second that a ResNet-110 makes on one H200 (docs/speed.md); the paper "
         "takes 100,100 of each image.",
         table=costs(logs), run_id=talk.records if logs else "",
     )  # fmt: skip
