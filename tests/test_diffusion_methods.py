@@ -128,7 +128,7 @@ def test_the_denoiser_takes_the_steps_and_the_sampler_it_is_asked_for(cfg, model
 def test_the_denoisers_of_few_and_of_all_steps_differ_by_name_as_they_differ_in_steps(cfg, model):
     found = {name: len(f.timesteps) for name, f in methods.denoisers_by_steps(cfg, model, 0.25).items()}
     few = {f"{name}, {steps}": steps for name in ("ancestral", "DDIM") for steps in (2, 5, 20)}
-    assert found == {"one step": 1, "all steps": 146} | few
+    assert found == {"one step": 1, "all steps": 146} | few | {"Lee, 5": 5}
     low = methods.denoisers_by_steps(cfg, model, 0.008)  # t* = 1: there are no five steps down from there
     assert list(low) == ["one step", "all steps", "ancestral, 2", "DDIM, 2"]
 

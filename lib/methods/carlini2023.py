@@ -74,16 +74,20 @@ def diffusion_denoiser(
 def denoisers_by_steps(
     cfg: DiffusionDenoising, model: tuple[nn.Module, "SchedulerMixin"], sigma: float
 ) -> dict[str, "DiffusionDenoiser"]:
-    """Denoisers that differ in their steps alone, by name: "one step", "all steps", "ancestral, 5", "DDIM, 5".
+    """Denoisers that differ in their steps alone, by name: "one step", "all steps", "ancestral, 5", "DDIM, 5", "Lee, 5".
 
-    2, 5 and 20 steps by either sampler, as far as there are so many from t* down.
+    2, 5 and 20 steps by either sampler, as far as there are so many from t* down; and DDIM's down five levels in a
+    geometric row, as Lee 2021 goes down with a score network, where the schedule has as many.
     """
+    from lib.models.diffusion import cumulative_alphas, geometric_timesteps
+
     every = diffusion_denoiser(cfg, model, sigma, None)
     found = {"one step": diffusion_denoiser(cfg, model, sigma), "all steps": every}
     few = [steps for steps in (2, 5, 20) if steps <= len(every.timesteps)]
     for name, sampler in {"ancestral": "ddpm", "DDIM": "ddim"}.items():
         found |= {f"{name}, {steps}": diffusion_denoiser(cfg, model, sigma, steps, sampler) for steps in few}
-    return found
+    levels = geometric_timesteps(sigma, cumulative_alphas(model[1]), 5)
+    return found | ({"Lee, 5": diffusion_denoiser(cfg, model, sigma, levels, "ddim")} if len(levels) == 5 else {})
 
 
 @torch.no_grad()
