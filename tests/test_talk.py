@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -127,9 +128,25 @@ def test_records_of_other_noise_than_that_of_training_are_left_out(tmp_path, mon
     assert records_of(Talk(records=".")) == {}
 
 
+@pytest.mark.parametrize("benchmark", ["cifar10", "imagenet"])
+def test_either_benchmark_has_its_table(benchmark):
+    talk = Talk(benchmark=benchmark, records="nowhere")
+    assert len(targets(talk, {})) == len(tables.published(f"cohen2019_{benchmark}").query("certified_accuracy > 0"))
+    assert len(slides_of(talk)) == 10
+
+
+def test_of_two_records_of_one_level_the_newest_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_ROOT", str(tmp_path))
+    for age, (level, name) in enumerate([("0.5", "aaaaaaaa"), ("0.25", "bbbbbbbb")]):
+        target = tmp_path / f"01_train_0.5-test_0.5-{name}.tsv"
+        shutil.copy(ROOT / f"results/cifar10_fast/01_train_{level}-test_{level}.tsv", target)
+        os.utime(target, (1000 - age, 1000 - age))
+    assert (records_of(Talk(records="."))[0.5]["sigma"] == 0.5).all()
+
+
 def test_costs_are_the_records_samples():
     log = pd.DataFrame({"n0": [100, 100], "n": [500, 1500]})
-    table = costs({0.5: log})
+    table = costs(Talk(), {0.5: log})
     assert table["samples an image"].tolist() == ["100,100", "1,100"]
 
 

@@ -74,7 +74,7 @@ def diffusion_denoiser(
 def denoisers_by_steps(
     cfg: DiffusionDenoising, model: tuple[nn.Module, "SchedulerMixin"], sigma: float
 ) -> dict[str, "DiffusionDenoiser"]:
-    """Denoisers that differ in their steps alone, by name: "one step", "all steps", "ancestral, 5", "DDIM, 5", "Lee, 5".
+    """Denoisers of other steps, by name: "one step", "all steps", "ancestral, 5", "DDIM, 5", "Lee, 5".
 
     2, 5 and 20 steps by either sampler, as far as there are so many from t* down; and DDIM's down five levels in a
     geometric row, as Lee 2021 goes down with a score network, where the schedule has as many.

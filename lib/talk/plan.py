@@ -12,6 +12,7 @@ from lib.config.strict_yaml import read_yaml
 from lib.machine.provenance import PROJECT_ROOT
 
 PAPERS = {"cohen2019": "Cohen, Rosenfeld and Kolter 2019, randomized smoothing"}
+BENCHMARKS = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
 TASK = ("what", "who", "by")
 
 
@@ -19,9 +20,9 @@ TASK = ("what", "who", "by")
 class Talk:
     """A team's talk. Text fields are one line each; `records` is a folder of records, from the kit's root.
 
-    `paper`: whose table is the target, a name of PAPERS. `tasks`: what, who, by when. `command`: what makes a record
-    that is missing; {sigma} in it becomes the noise level. ValueError for what has another type, for an empty text and
-    for an unknown paper.
+    `paper` and `benchmark`: whose table, and on which data, is the target; names of PAPERS and BENCHMARKS. `tasks`:
+    what, who, by when. `command`: what makes a record that is missing; {sigma} in it becomes the noise level.
+    ValueError for what has another type, for an empty text and for an unknown paper or benchmark.
     """
 
     title: str = "Certified robustness by randomized smoothing"
@@ -29,6 +30,7 @@ class Talk:
     team: str = "Team of two"
     members: tuple[str, ...] = ("First Member", "Second Member")
     paper: str = "cohen2019"
+    benchmark: str = "cifar10"
     records: str = "results/cifar10_fast"
     data: str = "a JPEG copy of CIFAR-10"
     command: str = 'python -m lib.run 01_randomized_smoothing --profile cifar10_fast -p sigmas "[{sigma}]"'
@@ -61,8 +63,9 @@ class Talk:
                 for part in TASK:
                     self._check(f"tasks[{i}].{part}", item.get(part))
             object.__setattr__(self, field.name, tuple(value))  # the dataclass is frozen
-        if self.paper not in PAPERS:
-            raise ValueError(f"paper = {short(self.paper)}: must be one of {', '.join(PAPERS)}")
+        for name, known in {"paper": PAPERS, "benchmark": BENCHMARKS}.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} = {short(getattr(self, name))}: must be one of {', '.join(known)}")
 
     @staticmethod
     def _check(name: str, value: Any) -> None:

@@ -15,7 +15,8 @@ from lib.figures.style import WIDE, axes_of
 from lib.records import read_log
 from lib.talk.plan import PAPERS, Talk
 
-RATE = 89_742  # samples a second: docs/speed.md, ResNet-110 on one H200
+# Samples a second in bfloat16, and of what: docs/speed.md.
+RATES = {"cifar10": (89_742, "a ResNet-110 makes on one H200"), "imagenet": (10_530, "a ResNet-50 makes on one H100")}
 POINTS = 18  # type in figures of 9.6 inches, which a slide of 13.33 inches shows as 25
 
 
@@ -46,9 +47,12 @@ def slides_of(talk: Talk) -> list[Slide]:
 
 
 def records_of(talk: Talk) -> dict[float, pd.DataFrame]:
-    """{noise level: record} of notebook 01 in the talk's folder, with or without the hash in a file's name."""
+    """{noise level: record} of notebook 01 in the talk's folder, with or without the hash in a file's name.
+
+    Of several for one level the newest counts.
+    """
     found: dict[float, pd.DataFrame] = {}
-    for path in sorted(talk.folder.glob("**/01_train_*-test_*.tsv")):
+    for path in sorted(talk.folder.glob("**/01_train_*-test_*.tsv"), key=lambda path: path.stat().st_mtime):
         trained, tested = path.name.removeprefix("01_train_").removesuffix(".tsv").split("-test_")
         if trained == tested.split("-")[0]:
             found[float(trained)] = read_log(path)
@@ -61,7 +65,7 @@ def targets(talk: Talk, logs: dict[float, pd.DataFrame]) -> pd.DataFrame:
     The verdict is whether the paper's number lies in our interval; where it does not, by how many points ours differs.
     """
     rows = []
-    paper = tables.published(f"{talk.paper}_cifar10").query("certified_accuracy > 0")
+    paper = tables.published(f"{talk.paper}_{talk.benchmark}").query("certified_accuracy > 0")
     for cell in paper.itertuples():
         row = {"σ": f"{cell.sigma:g}", "r": f"{cell.radius:g}", "paper": f"{cell.certified_accuracy:.0f}"}
         log = logs.get(cell.sigma)
@@ -79,15 +83,16 @@ def targets(talk: Talk, logs: dict[float, pd.DataFrame]) -> pd.DataFrame:
 
 def missing(talk: Talk, logs: dict[float, pd.DataFrame]) -> list[str]:
     """The commands that make what the targets lack."""
-    wanted = sorted({float(sigma) for sigma in tables.published(f"{talk.paper}_cifar10")["sigma"]})
+    wanted = sorted({float(sigma) for sigma in tables.published(f"{talk.paper}_{talk.benchmark}")["sigma"]})
     return [talk.command.replace("{sigma}", f"{sigma:g}") for sigma in wanted if sigma not in logs]
 
 
-def costs(logs: dict[float, pd.DataFrame]) -> pd.DataFrame:
+def costs(talk: Talk, logs: dict[float, pd.DataFrame]) -> pd.DataFrame:
     """Samples an image, and minutes of a GPU for 500 images: as the paper has it, and as each record took."""
     samples = {"the paper, each level": 100_100.0}
     samples |= {f"ours, σ = {sigma:g}": float((log["n0"] + log["n"]).mean()) for sigma, log in logs.items()}
-    rows = [(what, f"{mean:,.0f}", f"{500 * mean / RATE / 60:.1f}") for what, mean in samples.items()]
+    a_minute = 60 * RATES[talk.benchmark][0]
+    rows = [(what, f"{mean:,.0f}", f"{500 * mean / a_minute:.1f}") for what, mean in samples.items()]
     return pd.DataFrame(rows, columns=["what", "samples an image", "minutes for 500 images"])
 
 
@@ -152,7 +157,7 @@ def _paper(talk: Talk, logs: dict[float, pd.DataFrame]) -> Iterator[Slide]:
         with mpl.rc_context(STYLE):
             shown = {f"σ = {sigma:g}": log for sigma, log in logs.items()}
             figure = accuracy_curves(shown, f"{talk.data}, {number} images; points: the paper")
-            paper = tables.published(f"{talk.paper}_cifar10").query("certified_accuracy > 0")
+            paper = tables.published(f"{talk.paper}_{talk.benchmark}").query("certified_accuracy > 0")
             for line, sigma in zip(list(figure.axes[0].lines), logs):
                 points = paper[paper["sigma"] == sigma]
                 figure.axes[0].plot(points["radius"], points["certified_accuracy"] / 100, "o", color=line.get_color(),
@@ -169,11 +174,12 @@ def _paper(talk: Talk, logs: dict[float, pd.DataFrame]) -> Iterator[Slide]:
 def _closing(talk: Talk, logs: dict[float, pd.DataFrame]) -> Iterator[Slide]:
     said = "One sentence for each line, and what could go wrong."
     yield Slide("How our work differs", 1.0, said, talk.difference)
+    rate, what = RATES[talk.benchmark]
     yield Slide(
         "What it costs", 0.5,
-        f"Samples over the {RATE:,} a second that a ResNet-110 makes on one H200 (docs/speed.md); the paper "
+        f"Samples over the {rate:,} a second that {what} (docs/speed.md); the paper "
         "takes 100,100 of each image.",
-        table=costs(logs), run_id=talk.records if logs else "",
+        table=costs(talk, logs), run_id=talk.records if logs else "",
     )  # fmt: skip
     yield Slide("Next steps", 0.5, "Who does what, and by when.", table=pd.DataFrame(list(talk.tasks)))
 
