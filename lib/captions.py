@@ -129,6 +129,13 @@ CAPTIONS: dict[str, str] = {
     "answers to the whole picture; left, what it answers without noise. The blend keeps some grain.",
     "06_certified": "Certified agreement against the radius without a denoiser and with the blended one, with intervals"
     " over twenty pictures. Both end where the votes of the budget all agree.",
+    # ---- 07 ----
+    "07_problem": "Above: an image, the perturbation enlarged four times on grey, and the image with it. Below: what "
+    "the undefended classifier makes of both. The bar of the true class is blue.",
+    "07_prior": "Published certified accuracy on ImageNet against the radius, of the six methods that are highest at a "
+    "radius of 1. The lines cross: none is best everywhere.",
+    "07_targets": "Certified accuracy of the team's records against the radius, a curve for each noise level with its "
+    "95 % interval, and the paper's numbers as points.",
 }
 
 

@@ -22,8 +22,8 @@ from lib.config import NOTEBOOKS, field_names
 from lib.models.classifiers import CifarResNet
 from lib.run import arguments
 
-NUMBERS = ("00", "01", "02", "03", "04", "05", "06")
-ZERO, ONE, TWO, THREE, FOUR, FIVE, SIX = (
+NUMBERS = ("00", "01", "02", "03", "04", "05", "06", "07")
+ZERO, ONE, TWO, THREE, FOUR, FIVE, SIX, SEVEN = (
     next(name for name in NOTEBOOKS if name.startswith(number)) for number in NUMBERS
 )
 BRIEF = "1 epochs of 16, adam 1e-3"
@@ -91,6 +91,10 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
         **SHAPES, "classifier": "resnet.pth", "denoiser": "cifar_dncnn_small", "queries": "500", "patches": "6",
         "asked": "2", "n": "20", "two_class": "true", "alpha": "0.05",
     }),
+    "07, one image, nothing run": (SEVEN, {"images": "1", "talk": "mine.yaml", "budget": "2", "seed": "4294967295"}),
+    "07 on colours": (SEVEN, {
+        "dataset": "folder", "data_dir": "shapes", "run_dir": "runs/shapes", "images": "6", "arch": "cifar_resnet20",
+    }),
     "03 on colours": (THREE, {
         **SHAPES, "sigmas": "[0.25]", "compared": "0.25", "diffusion": "{kit}/unet", "baselines": "{kit}/colours.yaml",
     }),
@@ -104,6 +108,7 @@ def kit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kit")
     draw_shapes(folder / "shapes")
     save_unet(folder / "unet")
+    (folder / "mine.yaml").write_text("title: Nothing yet\nrecords: nowhere\nbenchmark: imagenet\n")
     torch.save(
         {"arch": "cifar_resnet20", "state_dict": CifarResNet(20, num_classes=3).state_dict()}, folder / "resnet.pth"
     )

@@ -315,6 +315,16 @@ class QueryOnly(Common):
                              f"each; write queries {needed}, or less of the others")  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Presenting(Training):
+    """Notebook 07: the checkpoint talk, with a picture of one's own classifier under attack."""
+
+    skip: int = parameter(1, "take every skip-th test image", min=1)
+    images: int = parameter(200, "attack at most so many test images", min=1)
+    talk: str = parameter("", "your copy of docs/talk.yaml; empty: the example", choices=("",), files=True)
+    budget: float = parameter(0.5, "how far the attack of section 2 may move an image, in l2", above=0)
+
+
 NOTEBOOKS: dict[str, type[Run]] = {
     "00_why_certify": WhyCertify,
     "01_randomized_smoothing": RandomizedSmoothing,
@@ -323,6 +333,7 @@ NOTEBOOKS: dict[str, type[Run]] = {
     "04_training": CertifiedTraining,
     "05_other_certificates": OtherCertificates,
     "06_query_only": QueryOnly,
+    "07_talk": Presenting,
 }
 
 

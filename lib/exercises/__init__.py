@@ -3,7 +3,7 @@
 from typing import Any
 
 from lib.config.fields import refuse_unknown
-from lib.exercises import attacking, certificates, denoising, diffusion, querying, smoothing, training
+from lib.exercises import attacking, certificates, denoising, diffusion, presenting, querying, smoothing, training
 from lib.exercises.claims import observe
 from lib.exercises.exercise import Exercise
 
@@ -11,7 +11,7 @@ __all__ = ["EXERCISES", "Exercise", "check", "observe"]
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
-    for room in (attacking, smoothing, denoising, diffusion, training, certificates, querying)
+    for room in (attacking, smoothing, denoising, diffusion, training, certificates, querying, presenting)
     for exercise in room.EXERCISES
 }
 
