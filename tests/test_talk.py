@@ -18,8 +18,10 @@ from PIL import Image
 from recommended import ROOT
 
 from lib import tables
+from lib.config import Presenting
 from lib.figures.publishing import png_of
 from lib.records import read_log
+from lib.runner.inputs import check_inputs, fingerprint
 from lib.talk import Talk, as_html, as_pptx, load_talk, slides_of
 from lib.talk.slides import alt_text, costs, missing, records_of, targets
 
@@ -257,3 +259,27 @@ def test_a_wrong_file_is_one_line_and_nothing_is_written(tmp_path):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "must be one of cohen2019" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+# ---- notebook 07 -----------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_talk_is_refused_before_the_notebook_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_ROOT", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("paper: nobody2020")
+    with pytest.raises(ValueError, match="must be one of cohen2019"):
+        check_inputs(Presenting(talk="mine.yaml"))
+    with pytest.raises(ValueError, match=r"talk = 'yours.yaml': no file"):
+        check_inputs(Presenting(talk="yours.yaml"))
+
+
+def test_the_notebook_is_run_again_where_the_talk_or_a_record_has_changed(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_ROOT", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine.yaml").write_text("records: mine")
+    found = [fingerprint(Presenting(talk="mine.yaml"), "")]
+    (tmp_path / "mine/01_train_0.5-test_0.5.tsv").write_text("a record")
+    found.append(fingerprint(Presenting(talk="mine.yaml"), ""))
+    (tmp_path / "mine.yaml").write_text("records: mine\ntitle: Another")
+    found.append(fingerprint(Presenting(talk="mine.yaml"), ""))
+    assert found[0] != found[1] != found[2]

@@ -17,8 +17,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib.config import DiffusionDenoising, QueryOnly, Run, baseline_parameters, file_at, kit_root, names
+from lib.config import DiffusionDenoising, Presenting, QueryOnly, Run, baseline_parameters, file_at, kit_root, names
 from lib.config.fields import advice, short
+from lib.config.talk import load_talk
 from lib.machine.provenance import PACKAGES, PROJECT_ROOT, version
 
 LARGE = 10**9  # bytes: the content of a larger file is not read, its size and time stand for it
@@ -49,6 +50,8 @@ def check_inputs(config: Run) -> None:
     check_folder("data_dir", config.data_dir, config.data_path)
     check_data(config)
     check_networks(config)
+    if isinstance(config, Presenting):
+        load_talk(kit_root() / config.talk if config.talk else None)
     if isinstance(config, DiffusionDenoising):
         check_diffusion(config)
         try:
@@ -64,6 +67,8 @@ def fingerprint(config: Run, source: str) -> list[Any]:
     weights: list[Any] = [(text, digest(path)) for one in everyone(config) for _, text, path in named_files(one)]
     if isinstance(config, DiffusionDenoising) and (path := diffusion_path(config.diffusion)):
         weights += listing(path, ["**/*"]) if path.is_dir() else [digest(path)]
+    if isinstance(config, Presenting):
+        weights += listing(load_talk(kit_root() / config.talk if config.talk else None).folder, ["**/*.tsv"])
     baselines = [dataclasses.asdict(one) for one in everyone(config)[1:]]
     return [baselines, weights, listing(config.data_path, DATA[config.dataset][1]), results_of(source), versions]
 

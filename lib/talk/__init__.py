@@ -3,8 +3,8 @@
 It writes one HTML deck that needs no network, a PowerPoint file to edit and, where a Chromium is installed, a PDF.
 """
 
+from lib.config.talk import Talk, load_talk
 from lib.talk.deck import as_html
-from lib.talk.plan import Talk, load_talk
 from lib.talk.powerpoint import as_pptx
 from lib.talk.slides import Slide, slides_of
 

@@ -29,8 +29,14 @@ CSS = """
 
 
 def as_html(slides: Sequence[Slide], title: str) -> str:
-    """The deck; S shows the speaker's notes, and ?print-pdf after its address a page for each slide."""
-    assets = files("sphinx_revealjs") / "_static/revealjs"
+    """The deck; S shows the speaker's notes, and ?print-pdf after its address a page for each slide.
+
+    ModuleNotFoundError, saying what to install, without sphinx-revealjs, which brings reveal.js.
+    """
+    try:
+        assets = files("sphinx_revealjs") / "_static/revealjs"
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError('the deck needs sphinx-revealjs: pip install -e ".[talk]", or make') from None
     read = lambda path: (assets / path).read_text(encoding="utf-8").replace("</script", "<\\/script")  # noqa: E731
     css = "\n".join(read(path) for path in ("dist/reveal.css", "dist/theme/white.css"))
     css = re.sub(r"@import[^;]+;|@font-face\s*{[^}]*}", "", css)  # a system's own type: no request for a font

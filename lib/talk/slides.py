@@ -10,10 +10,10 @@ from matplotlib.text import Text
 
 from lib import sketches, tables
 from lib.bounds import accuracy_interval
+from lib.config.talk import PAPERS, Talk
 from lib.figures import STYLE, accuracy_curves, lines
 from lib.figures.style import WIDE, axes_of
 from lib.records import read_log
-from lib.talk.plan import PAPERS, Talk
 
 # Samples a second in bfloat16, and of what: docs/speed.md.
 RATES = {"cifar10": (89_742, "a ResNet-110 makes on one H200"), "imagenet": (10_530, "a ResNet-50 makes on one H100")}
