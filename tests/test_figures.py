@@ -32,6 +32,23 @@ def saved(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_a_published_figure_names_its_run_in_its_metadata_and_its_svg_in_the_corner(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "display", lambda bundle, raw: None)
+    monkeypatch.setattr(publishing, "caption", lambda name: "what it shows")
+    figure = figures.accuracy_curves(LOGS)
+    before = len(figure.texts)
+    figures.publish(figure, tmp_path / "runs/mine/figures/09_test_0.5")
+    saved = (tmp_path / f"runs/mine/figures/09_test_0.5.{kind}").read_bytes()
+    assert b"runs/mine" in saved and str(tmp_path).encode() not in saved
+    assert kind != "svg" or saved.count(b"runs/mine") >= 2
+    assert len(figure.texts) == before
+
+
+def test_a_figure_outside_a_run_names_none():
+    assert publishing.run_of("somewhere/NAME") == publishing.run_of("/figures/NAME") == ""
+
+
 def test_a_curve_is_the_share_of_correct_images_that_reach_the_radius():
     line, _ = figures.accuracy_curves(LOGS).axes[0].lines
     x, y = line.get_data()

@@ -130,6 +130,14 @@ def test_records_of_other_noise_than_that_of_training_are_left_out(tmp_path, mon
     assert records_of(Talk(records=".")) == {}
 
 
+def test_the_claim_is_the_best_cell_of_the_papers_own_table():
+    said = {name: slides_of(Talk(benchmark=name, records="nowhere"))[4].points[-1] for name in ("cifar10", "imagenet")}
+    for name, claim in said.items():
+        table = tables.published(f"cohen2019_{name}").query("radius == 0.5").set_index("sigma")["certified_accuracy"]
+        share, sigma = re.search(r"(\d+) % .* σ = ([\d.]+)", claim).groups()
+        assert table[float(sigma)] == float(share) == table.max()
+
+
 @pytest.mark.parametrize("benchmark", ["cifar10", "imagenet"])
 def test_either_benchmark_has_its_table(benchmark):
     talk = Talk(benchmark=benchmark, records="nowhere")

@@ -29,10 +29,11 @@ SHOW = "this.closest('figure').querySelector('label').style.display='flex'"
 def publish(figure: Figure, stem: str | Path, alt: str = "", run_id: str = "") -> None:
     """Save a figure (see `save`) and show it in the notebook, with its caption of lib.captions and its number below.
 
-    The caption is also what stands for the picture where it cannot be seen. KeyError where there is none.
+    The caption is also what stands for the picture where it cannot be seen. KeyError where there is none. The files
+    name their run: `run_id`, else the run's folder that the stem lies in (runs/digits/figures/NAME: runs/digits).
     """
     said = caption(Path(stem).name)
-    save(figure, stem, said, run_id)
+    save(figure, stem, said, run_id or run_of(stem))
     _show(_image(figure, said), said)
 
 
@@ -48,7 +49,7 @@ def slider(frames: Sequence[Figure], labels: Sequence[str], stem: str | Path, st
     if len({tuple(frame.get_size_inches()) for frame in frames}) > 1:
         raise ValueError("a slider needs frames of one size, or the page would jump")
     start, said = len(frames) // 2 if start is None else start, caption(Path(stem).name)
-    save(frames[start], stem, f"{said} Shown: {labels[start]}")
+    save(frames[start], stem, f"{said} Shown: {labels[start]}", run_of(stem))
     data = [[label, _encoded(frame, 32)] for label, frame in zip(labels, frames, strict=True)]
     bar = (
         '<label style="display:none;gap:1em;align-items:center;max-width:40em">'
@@ -66,7 +67,8 @@ def slider(frames: Sequence[Figure], labels: Sequence[str], stem: str | Path, st
 def save(figure: Figure, stem: str | Path, alt: str, run_id: str = "") -> None:
     """Write <stem>.png for slides (1920 pixels wide where the figure is 16:9), .pdf for a paper, .svg for the web.
 
-    All three carry `alt` and `run_id` in their metadata and no date: the same figure gives the same bytes.
+    All three carry `alt` and `run_id` in their metadata and no date: the same figure gives the same bytes. `run_id`
+    also stands small in the lower right corner of the files, not of the figure.
     """
     stem = Path(stem)
     metadata = {
@@ -74,10 +76,20 @@ def save(figure: Figure, stem: str | Path, alt: str, run_id: str = "") -> None:
         "pdf": {"Subject": alt, "Keywords": run_id, "CreationDate": None, "Producer": None},
         "svg": {"Description": alt, "Source": run_id, "Date": None, "Creator": None},
     }
-    with mpl.rc_context(STYLE):
-        for kind, facts in metadata.items():
-            # Not with_suffix: a noise level in the name has a point.
-            atomic_write(stem.with_name(f"{stem.name}.{kind}"), _rendered(figure, kind, 200, facts))
+    corner = figure.text(0.998, 0.002, run_id, ha="right", va="bottom", fontsize=7, color="#595959")
+    try:
+        with mpl.rc_context(STYLE):
+            for kind, facts in metadata.items():
+                # Not with_suffix: a noise level in the name has a point.
+                atomic_write(stem.with_name(f"{stem.name}.{kind}"), _rendered(figure, kind, 200, facts))
+    finally:
+        corner.remove()
+
+
+def run_of(stem: str | Path) -> str:
+    """The run whose figure this is: <run>/figures/NAME -> the last two folders of <run>; "" for another place."""
+    folder = Path(stem).parent
+    return "/".join(folder.parent.parts[-2:]).lstrip("/") if folder.name == "figures" else ""
 
 
 def png_of(figure: Figure, alt: str, run_id: str = "") -> bytes:
