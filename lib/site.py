@@ -58,8 +58,9 @@ def stage(source: Path) -> None:
     for name in ("kit.css", "kit.js"):
         shutil.copy(own / name, source / "_static")
     shutil.copy(str(files("mathjax") / "static/mathjax/es5/tex-svg.js"), source / "_static/mathjax")
-    for place in ("extra/results/figures", "results/figures"):  # of <img> in pages, and of pictures in Markdown
-        shutil.copytree(PROJECT_ROOT / "results/figures", source / place)
+    for folder in ("results/figures", "results/gallery"):
+        for place in (f"extra/{folder}", folder):  # of <img> in pages, and of pictures in Markdown
+            shutil.copytree(PROJECT_ROOT / folder, source / place)
     pages = [*(PROJECT_ROOT / name for name in PAGES), *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
     for path in pages:
         place = path.relative_to(PROJECT_ROOT)
