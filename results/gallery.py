@@ -4,19 +4,18 @@ The talk's slides and a page of the site are drawn by a headless Chromium; the f
 """
 
 import io
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
+from lib.machine.browser import NAMES, browser_path
 from lib.machine.files import atomic_write
 from lib.machine.provenance import PROJECT_ROOT
 from lib.talk import as_html, load_talk, slides_of
 
 GALLERY = Path(__file__).parent / "gallery"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SHOWN = (1, 4, 5, 6)  # slides: the problem, the paper, the targets, what there is so far
 PAGE = "build/site/notebooks/01_randomized_smoothing.html"
 FIGURES = ("certified_accuracy", "three_papers", "paper_cifar10")
@@ -37,9 +36,9 @@ def photographed(deck: Path, site: Path) -> Iterator[tuple[str, Image.Image]]:
     """The slides on one sheet, and the top of a page of the site where it has been built."""
     from playwright.sync_api import sync_playwright
 
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    path = browser_path()
     if path is None:
-        sys.exit(f"results.gallery needs a browser: none of {', '.join(BROWSERS)} is installed")
+        sys.exit(f"results.gallery needs a browser: none of {', '.join(NAMES)} is installed")
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1280, "height": 720})

@@ -1,7 +1,5 @@
 """A headless Chromium for tests of pages, and what it says of a page; without one the tests are skipped."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,13 +7,9 @@ from typing import Any
 
 import pytest
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from lib.machine.browser import NAMES, browser_path
+
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-
-
-def browser_path() -> str | None:
-    """The system's Chromium, or the one that $KIT_BROWSER names."""
-    return os.environ.get("KIT_BROWSER") or next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
 @contextmanager
@@ -24,7 +18,7 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
     path = browser_path()
     if not path:
-        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is installed")
+        pytest.skip(f"needs a browser: none of {', '.join(NAMES)} is installed")
     with playwright.sync_playwright() as p:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
         opened = p.chromium.launch(executable_path=path, args=arguments)

@@ -43,6 +43,8 @@ STYLES = {
     PINK: ":",
     GREEN: "-",
     INDIGO: (0, (8, 2)),
+    "#117733": "--",  # like GREEN
+    "#0F7F8F": ":",  # like BLUE
 }
 
 

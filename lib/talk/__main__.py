@@ -1,18 +1,15 @@
 """`make talk`: build/talk/deck.html, deck.pptx and, where a Chromium is installed, deck.pdf."""
 
 import argparse
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from lib.machine.browser import browser_path
 from lib.machine.files import atomic_write
 from lib.machine.provenance import PROJECT_ROOT
 from lib.talk import as_html, as_pptx, load_talk, slides_of
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def main() -> int:
@@ -31,7 +28,7 @@ def main() -> int:
     atomic_write(page, as_html(slides, talk.title))
     atomic_write(options.out / "deck.pptx", as_pptx(slides))
     written = [page, options.out / "deck.pptx"]
-    if browser := os.environ.get("KIT_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None):
+    if browser := browser_path():
         written.append(as_pdf(browser, page))
     sys.stdout.write("".join(f"{path}\n" for path in written))
     return 0
