@@ -1,5 +1,6 @@
 """`python -m benchmarks.gpu`, tried without a GPU: the command itself at toy size, and the order of its steps."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 from recommended import ROOT
 
-from benchmarks.gpu import Step, run
+from benchmarks.gpu import Step, run, steps
 
 PAUSE = ["timeit", "-n1", "-r1", "import time; time.sleep(1)"]
 FAIL = ["timeit", "-n1", "-r1", "1 / 0"]
@@ -48,7 +49,7 @@ def test_what_runs_at_the_limit_is_stopped_and_what_waits_is_not_started(tmp_pat
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
-    chosen = ["throughput", "train", "01", "03", "fixed"]
+    chosen = ["throughput", "01", "fixed"]
     words = ["--toy", "--device", "cpu", "--out", str(folder / "out"), "--steps", *chosen]
     env = os.environ | {"KIT_ROOT": str(folder), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -64,6 +65,16 @@ def test_the_command_takes_its_steps_on_a_cpu(toy):
     assert set(pd.read_csv(folder / "out/steps.csv")["result"]) == {"done"}
     assert list((folder / "runs/toy/records").glob("01_fixed_n_0.25-*.tsv"))
     assert len(pd.read_csv(folder / "out/throughput.csv")) == 1
+
+
+def test_a_notebook_waits_for_the_trainings_whose_weights_it_takes_up_and_for_no_others(tmp_path):
+    options = argparse.Namespace(
+        device="cpu", out=tmp_path, toy=True, data=tmp_path, profile="cifar10_fast", steps=None
+    )
+    made = {step.name: step.after for step in steps(options)}
+    assert set(made["01"]) == {f"train {sigma}" for sigma in (0.0, 0.12, 0.25, 0.5, 1.0)}
+    assert set(made["02"]) == {*made["01"], "train denoiser"} and set(made["03"]) == {*made["02"], "train diffusion"}
+    assert made["fixed"] == ("01",) and set(made["03"]) <= set(made)
 
 
 def test_an_unknown_step_is_refused(tmp_path):

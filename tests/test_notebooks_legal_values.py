@@ -97,6 +97,7 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
     }),
     "03 on colours": (THREE, {
         **SHAPES, "sigmas": "[0.25]", "compared": "0.25", "diffusion": "{kit}/unet", "baselines": "{kit}/colours.yaml",
+        "compute": "float32, channels-last, folded",
     }),
 }  # fmt: skip
 ANSWERED = [name for name in RUNS if "colours" in name]  # run with the printed solutions in place of the ...
