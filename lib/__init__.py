@@ -16,6 +16,5 @@ The rooms, in the order of the imports: a room may import those above it.
     methods/          from parameters to weights and records, a file a paper
     captions.py  tables.py  figures/  sketches.py  exercises/   what notebooks show and ask
     runner/           notebooks as jobs, sweeps; their command lines: run.py, sweep.py, lab.py
-    talk/             slides from a team's records
-    site.py           all of it as one offline site
+    talk/             slides from a team's records   site.py   all of it as one offline site
 """

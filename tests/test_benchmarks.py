@@ -37,9 +37,22 @@ def test_a_batch_that_does_not_fit_ends_the_search_for_the_best(monkeypatch):
 @pytest.mark.parametrize(
     "name", [name for name, (_, shape, _) in throughput.MODELS.items() if shape == throughput.DIGIT]
 )
-def test_folding_is_left_out_where_it_is_not_possible(name):
+def test_what_has_batch_norms_is_folded(name):
     words = throughput.computed(throughput.MODELS[name][0]().eval(), "float32, channels-last, folded").compute
-    assert words == "float32, channels-last" + ", folded" * (name == "digits_cnn")
+    assert words == "float32, channels-last, folded"
+
+
+def test_folding_is_left_out_where_there_is_nothing_to_fold_or_torch_fx_cannot_follow():
+    class Choosy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(1)
+
+        def forward(self, images):
+            return self.norm(images) if images.sum() > 0 else images
+
+    for network in (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), Choosy()):
+        assert throughput.computed(network.eval(), "float32, folded").compute == "float32"
 
 
 def test_a_model_whose_library_is_missing_is_left_out(monkeypatch, capsys):
