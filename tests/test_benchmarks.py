@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks import apis, throughput
 from benchmarks.cost import cost
