@@ -12,64 +12,65 @@ CAPTIONS: dict[str, str] = {
     "00_attack": "Above: an image, the perturbation enlarged twice on grey, and the image with it. Below: what the "
     "undefended classifier makes of both. The bar of the true class is blue.",
     "00_gradients": "Eight images, and below each the gradient of the loss that an attack would follow, for the "
-    "undefended classifier, for the same with its logits times 100, after distillation and behind rounding; each is "
-    "scaled to its largest value. Flat grey is a gradient of exactly zero.",
+    "undefended classifier, for the same with its logits times 100, after distillation and behind rounding; each "
+    "is scaled to its largest value. Flat grey is a gradient of exactly zero.",
     "00_detector": "How far the answers on squeezed and unsqueezed images differ, without an attack, under one that "
     "does not know the detector, and under one that does. What lies right of the dashed threshold is refused.",
     "00_before": "The share of images that the attack of the defense's own evaluation does not break, against the "
     "budget. Where the gradient is hidden, the line stays flat: the defense seems to hold at any budget.",
-    "00_after": "The share that neither that attack nor one made for the defense breaks. Lines that were flat fall; "
-    "adversarial training stays where it was.",
+    "00_after": "The share that neither that attack nor one made for the defense breaks. With the default parameters "
+    "the flat lines fall, and adversarial training stays nearly where it was.",
     # ---- 01 ----
     "01_paper_cifar10": "Certified accuracy of Cohen et al. on CIFAR-10 against the radius, a line for each of four "
     "noise levels. More noise starts lower and reaches further.",
-    "01_attack": "Above: an image, the perturbation enlarged four times on grey, and the image with it. Below: what the"
-    " undefended classifier f makes of both. The bar of the true class is blue; the two pictures look alike, and f "
-    "changes its mind.",
-    "01_noise_levels": "Eight test images as f sees them, without noise in the top row and under more noise in each row"
-    " below it, clipped to what a screen can show. At σ = 1 the eye finds nothing.",
-    "01_votes": "What f answers on a thousand noisy copies of the attacked image, at each noise level. The bar of the "
-    "true class is blue.",
-    "01_half_space": "The worst classifier with the same probability of A. Left: a half-space across δ, with the noise "
-    "around x (solid circles) and around x + δ (dashed). Right: the same along δ, where the move by 0.8 σ lowers A's "
-    "share from 0.90 to 0.68.",
-    "01_circle": "A classifier of the plane with three classes and a small hole of class B close to x, noise around x, "
-    "and the circle that is certified from 100 votes (dotted) and from 10,000 (solid). The circle grows with σ as "
-    "long as the votes stay in A, and then shrinks to nothing.",
-    "01_radius_vs_pa": "Certified radius in units of σ against the doubt 1 - p_A, on a logarithmic axis, for three "
-    "proofs. That of Cohen et al. gives most everywhere and goes on growing; PixelDP's stops at 0.57.",
+    "01_attack": "Above: an image, the perturbation enlarged four times on grey, and the image with it. Below: what "
+    "the undefended classifier f makes of both. The bar of the true class is blue; the two pictures look alike, "
+    "and f changes its mind.",
+    "01_noise_levels": "Eight test images as f sees them, without noise in the top row and under more noise in each "
+    "row below it, clipped to what a screen can show. On digits the eye finds nothing at σ = 1.",
+    "01_votes": "What f answers on a thousand noisy copies of the attacked image, at each noise level. The bar of "
+    "the true class is blue.",
     "01_beta_tail": "The Beta distribution behind Clopper and Pearson's bound for 99 of 100 votes. The shaded tail, "
     "enlarged in the corner, holds α; the bound is where it ends.",
-    "01_shares": "The share of the votes that the winner has on each image, sorted, a line for each noise level. Images"
-    " above the black line at one half can be certified, and the closer to 1, the larger their radius.",
+    "01_half_space": "The worst classifier with the same probability of A. Left: a half-space across δ, with the "
+    "noise around x (solid circles) and around x + δ (dashed). Right: the same along δ, where the move by 0.8 σ "
+    "lowers A's share from 0.90 to 0.68.",
+    "01_circle": "A classifier of the plane with three classes and a small hole of class B close to x, noise around "
+    "x, and the circle that is certified from 100 votes (thin) and from 10,000 (thick). The circle grows with σ "
+    "as long as the votes stay in A, and then shrinks to nothing.",
+    "01_shares": "The share of the votes that the winner has on each image, sorted, a line for each noise level. "
+    "Images above the black line at one half can be certified, and the closer to 1, the larger their radius.",
     "01_certified_accuracy": "Certified accuracy against the radius, a curve for each noise level with its 95 % "
-    "interval. Little noise starts highest and ends first.",
-    "01_two_class": "Certified accuracy from the same votes by two bounds, at two noise levels. Bounding the runner-up "
-    "instead of giving it all the rest certifies more, and most of all at the larger level.",
+    "interval. With the default parameters little noise starts highest and ends first.",
+    "01_two_class": "Certified accuracy from the same votes by two bounds, at two noise levels. Solid: the rest of "
+    "the votes goes to one rival. Dashed: the runner-up is bounded, too.",
     "01_training_noise": "Certified accuracy at one testing noise, a curve for the classifier trained at each level.",
-    "01_more_votes": "What n votes say about p_A, when nine in ten are for the winner: the more votes, the narrower the"
-    " distribution, and the closer the lower bound (dashed) comes to the share that was seen.",
+    "01_more_votes": "What n votes say about p_A, when nine in ten are for the winner: the more votes, the narrower "
+    "the distribution, and the closer the lower bound (dashed) comes to the share that was seen.",
     "01_samples": "Certified accuracy for growing numbers of samples n; the projected curves take the share of the "
-    "votes for the truth. The more samples, the further a curve reaches.",
-    "01_alpha": "Certified accuracy at four levels of α, from one per cent to one in a hundred thousand. The curves "
-    "part only near their ends.",
+    "votes for the truth. With the default parameters the curves with more samples reach further.",
+    "01_alpha": "Certified accuracy at four levels of α, from one per cent to one in a hundred thousand. With the "
+    "default parameters the curves part only near their ends.",
+    "01_radius_vs_pa": "Certified radius in units of σ against the doubt 1 - p_A, on a logarithmic axis, for three "
+    "proofs. That of Cohen et al. gives most everywhere and goes on growing; PixelDP's stops at 0.57.",
     # ---- 02 ----
-    "02_paper_imagenet": "Certified accuracy of Salman et al. on ImageNet against the radius, for a ResNet-50 trained "
-    "on noise, with a white-box and with a black-box denoiser, and as it is: in this order from highest to lowest.",
+    "02_paper_imagenet": "Certified accuracy of Salman et al. on ImageNet against the radius, for a ResNet-50 "
+    "trained on noise, with a white-box and with a black-box denoiser, and as it is: in this order from highest "
+    "to lowest.",
     "02_pictures": "Test images clean, noisy and after an MSE, a Stab and a Stab+MSE denoiser, with the classifier's "
-    "answer under each. A red frame and a cross mark the answers that are wrong; what looks best is not what is "
-    "answered best.",
-    "02_votes": "What f answers on many noisy copies of one image, without a denoiser and with each of three. The bar "
-    "of the true class is blue; a denoiser that was trained to keep f's answer gathers the votes in it.",
-    "02_shares": "The share of the votes that the winner has on each image, sorted, a line for each method. Without a "
-    "denoiser the line is lowest; Stab and training on noise lift nearly the whole of it.",
+    "answer under each. A red frame and a cross mark the answers that are wrong.",
+    "02_votes": "What f answers on many noisy copies of one image, without a denoiser and with each of three. The "
+    "bar of the true class is blue.",
+    "02_shares": "The share of the votes that the winner has on each image, sorted, a line for each method. With the "
+    "default parameters the line without a denoiser is lowest.",
     "02_certified_accuracy": "Certified accuracy at σ = {} against the radius, without a denoiser, with three kinds "
-    "of them and for a classifier trained on noise, with 95 % intervals. Each denoiser certifies more than none, "
-    "except at the far end.",
+    "of them and for a classifier trained on noise, with 95 % intervals. With the default parameters each "
+    "denoiser certifies more than none, except at the far end.",
     "02_two_class": "Certified accuracy from the same votes by two bounds, without a denoiser and with the MSE "
-    "denoiser. Bounding the runner-up lifts both curves, and without a denoiser it does more than the denoiser does.",
+    "denoiser. With the default parameters bounding the runner-up does more than the MSE denoiser does.",
     "02_black_box": "Certified accuracy against the radius without a denoiser, with MSE, with denoisers trained on "
-    "surrogates, and with one trained on f itself, with 95 % intervals. Access to f certifies most nearly everywhere.",
+    "surrogates, and with one trained on f itself, with 95 % intervals. With the default parameters access to f "
+    "certifies most nearly everywhere.",
     # ---- 03 ----
     "03_paper_imagenet": "Published certified accuracy on ImageNet against radius for four methods. One-step "
     "diffusion is highest, 71 per cent at radius 0.5, and meets training on noise (RS) at radius 3; Lee's "
@@ -81,7 +82,7 @@ CAPTIONS: dict[str, str] = {
     "03_one_shot": "Test images clean, noisy and denoised in one step, with the classifier's answer under each. A "
     "red frame and a cross mark the answers that are wrong.",
     "03_one_step_at_t": "The same images with the noise of a timestep, and what one step makes of them. The more "
-    "noise, the blurrier the estimate, and the more answers are wrong.",
+    "noise, the blurrier the estimate.",
     "03_votes": "The image on which the vote is closest, clean, noisy and denoised, and the shares of the votes that "
     "each class gets from the classifier alone and behind the diffusion model. The bar of the true class is blue.",
     "03_methods": "Certified accuracy against radius on the same images, a curve for each method, with bands for the "
@@ -92,11 +93,11 @@ CAPTIONS: dict[str, str] = {
     "steps, with the classifier's answer under each. The images on the right are right after one step and wrong "
     "after all.",
     # ---- 04 ----
-    "04_paper_imagenet": "Published certified accuracy on ImageNet against the radius for six training methods. "
-    "At small radii they lie close together; from radius 1.5 on the ensembles lead, and training on noise alone is "
-    "last.",
+    "04_paper_imagenet": "Published certified accuracy on ImageNet against the radius for six training methods. At "
+    "radius 0.5 DRT is lowest; from 1.5 on the two ensembles lead, and training on noise alone is last.",
     "04_against_control": "Certified accuracy against the radius, a panel for each method, and in every panel the "
-    "control, in its own colour and line style. Most methods start lower and end further right.",
+    "control, in its own colour and line style. With the default parameters most methods start lower and end "
+    "further right.",
     "04_ensembles": "Certified accuracy against the radius of one network, of the mean of several that were trained "
     "alike, and of several trained as one (DRT), with 95 % intervals.",
     "04_aces": "Natural accuracy of a composition against its certified accuracy at one radius; each point is a "
@@ -109,13 +110,14 @@ CAPTIONS: dict[str, str] = {
     "05_theorems": "Certified accuracy against the radius from one record of votes, read by four theorems. PixelDP's "
     "certifies least, then Li et al., Cohen et al., and most the one that also bounds the runner-up.",
     "05_tight": "How sure the smoothed half-space is of its class as the image moves towards the border, and the "
-    "certified radius (dashed). At the radius itself one half is reached, and not before.",
+    "certified radius (dashed). At the radius itself one half is reached, up to the chance of the votes, and not "
+    "before.",
     "05_l1": "Certified accuracy against the l1 radius for three noises of the same standard deviation. Gaussian "
     "noise certifies in l2, and so as far in l1.",
     "05_scores": "Certified accuracy against the radius from the same noisy copies: counted votes, and mean "
     "probabilities with two bounds.",
-    "05_float": "Votes of a classifier that reads last bits, on a black image and on one that is a radius of 0.5 away, "
-    "with float32 noise and with noise on a grid. With float32 noise the answer turns around; on the grid it cannot.",
+    "05_float": "Votes of a classifier that reads last bits, on a black image and on one that is 0.5 away, with "
+    "float32 noise and with noise on a grid. With float32 noise the answer turns around; on the grid it cannot.",
     "05_two_levels": "Certified accuracy against the radius of each of two noise levels alone and of both in one "
     "classifier.",
     "05_deterministic": "Published certified accuracy on CIFAR-10 against the radius, of smoothing and of networks "
@@ -125,17 +127,18 @@ CAPTIONS: dict[str, str] = {
     "picture.",
     "06_cliff": "The largest radius that n votes can certify, all of them agreeing, against n on a logarithmic axis, "
     "for three noise levels. The curves rise ever more slowly; the dotted line is the paper's budget of 100.",
-    "06_denoised": "The middle of two photographs with noise and after each denoiser, and under it what the classifier "
-    "answers to the whole picture; left, what it answers without noise. The blend keeps some grain.",
-    "06_certified": "Certified agreement against the radius without a denoiser and with the blended one, with intervals"
-    " over twenty pictures. Both end where the votes of the budget all agree.",
+    "06_denoised": "The middle of two photographs with noise and after each denoiser, and under it what the "
+    "classifier answers to the whole picture; left, what it answers without noise. The blend keeps some grain.",
+    "06_certified": "Certified agreement against the radius without a denoiser and with the blended one, with 95 % "
+    "intervals over twenty pictures. Both end where the votes of the budget all agree.",
     # ---- 07 ----
     "07_problem": "Above: an image, the perturbation enlarged four times on grey, and the image with it. Below: what "
     "the undefended classifier makes of both. The bar of the true class is blue.",
-    "07_prior": "Published certified accuracy on ImageNet against the radius, of the six methods that are highest at a "
-    "radius of 1. The lines cross: none is best everywhere.",
-    "07_targets": "Certified accuracy of the team's records against the radius, a curve for each noise level with its "
-    "95 % interval, and the paper's numbers as points.",
+    "07_prior": "Published certified accuracy on ImageNet against the radius, of six methods that are among the "
+    "highest at a radius of 1. The lines cross: none is best everywhere.",
+    "07_targets": "Certified accuracy of the team's records against the radius, a curve for each noise level with "
+    "its 95 % interval, and the paper's numbers as points. Where sampling stopped at the table's radii, a curve "
+    "shows between them only what was proved by then.",
 }
 
 

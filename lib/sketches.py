@@ -47,12 +47,13 @@ def certified_circle(sigma: float, sizes: Sequence[int] = (100, 10_000), alpha: 
         axes = figure.add_subplot(aspect="equal", xticks=[], yticks=[], title=f"σ = {sigma:g}")
         _plane(axes)
         cloud = sigma * np.random.default_rng(0).standard_normal((400, 2))
-        axes.scatter(*cloud.T, s=5, color="black", alpha=0.3, linewidths=0, label=f"f says A for {100 * share:.1f} %")
-        for size, line in zip(sizes, (":", "-", "--"), strict=False):
+        axes.scatter(*cloud.T, s=5, color="#767676", linewidths=0)
+        axes.plot([], [], "o", color="#767676", markersize=4, label=f"x + noise: f says A for {100 * share:.1f} %")
+        for size, width in zip(sizes, (1.0, 2.6, 4.2), strict=False):
             p_a = lower_confidence_bound(int(share * size), size, alpha)
             radius = float(certified_radius(p_a, sigma))
-            axes.add_patch(Circle((0, 0), radius, fill=False, linestyle=line, linewidth=2.2))
-            axes.plot([], [], color="black", linestyle=line, label=f"n = {size:,}: R = {radius:.2f}")
+            axes.add_patch(Circle((0, 0), radius, fill=False, linewidth=width))
+            axes.plot([], [], color="black", linewidth=width, label=f"n = {size:,}: R = {radius:.2f}")
         axes.plot(0, 0, "o", color="black", markersize=6)
         axes.set(xlim=(-_EXTENT, _EXTENT), ylim=(-_EXTENT, _EXTENT))
         figure.legend(loc="outside right center")
@@ -75,15 +76,15 @@ def half_space(p_a: float = 0.9, shift: float = 0.8) -> Figure:
             left.annotate(name, (place, 0), xytext=(0, -16), textcoords="offset points", ha=side)
         left.set(aspect="equal", xticks=[], yticks=[], xlim=(-3, 3.6), ylim=(-3, 3))
         left.set_title("The worst f: a half-space across δ")
-        left.text(-2.8, 2.5, "A", color=A, fontsize=16)
-        left.text(3.1, 2.5, "B", color=B, fontsize=16)
+        left.text(-2.8, 2.5, "A", fontsize=16, weight="bold")
+        left.text(3.1, 2.5, "B", fontsize=16, weight="bold")
         axis = np.linspace(-3.4, 4.4, 500)
         for place, name, line in ((0.0, "at x", "-"), (shift, "at x + δ", "--")):
             density = stats.norm.pdf(axis - place)
             right.plot(axis, density, line, color="black", label=f"{name}: A has {stats.norm.cdf(edge - place):.2f}")
             right.fill_between(axis, density, where=axis < edge, color=A, alpha=0.2, linewidth=0)
         right.axvline(edge, color=B)
-        right.set(title="Across it: one dimension", xlabel="distance along δ / σ", yticks=[], ylim=(0, 0.56))
+        right.set(title="The same along δ", xlabel="distance along δ / σ", yticks=[], ylim=(0, 0.56))
         right.legend(loc="upper left", fontsize=11)
     return figure
 
@@ -164,7 +165,7 @@ def forward_path(
             axes.plot([0, t, t], [sigma, sigma, 0], color=colour, linestyle=":")
             axes.annotate(f"σ = {sigma:g}: t* = {t}", (t, sigma), xytext=(10, -14), textcoords="offset points")
         for t, image in images.items():
-            small = axes.inset_axes((t / (len(levels) - 1), 1.03, 0.1, 0.2))
+            small = axes.inset_axes((t / (len(levels) - 1) - 0.05, 1.03, 0.1, 0.2))
             pixels = image.detach().cpu().clamp(0, 1).movedim(0, -1).squeeze(-1).numpy()
             small.imshow(pixels, cmap="gray", vmin=0, vmax=1)
             small.set(xticks=[], yticks=[])
@@ -176,5 +177,5 @@ def _plane(axes: Axes) -> None:
     """The regions of `toy`, in three light colours with their letters."""
     grid = np.linspace(-_EXTENT, _EXTENT, 400)
     axes.contourf(grid, grid, toy(grid, grid[:, None]), levels=[-0.5, 0.5, 1.5, 2.5], colors=[A, B, C], alpha=0.22)
-    for name, colour, place in (("A", A, (-0.9, -0.75)), ("B", B, (-2.1, 1.9)), ("C", C, (1.8, -2.1))):
-        axes.text(*place, name, color=colour, fontsize=16)
+    for name, place in (("A", (-0.9, -0.75)), ("B", (-2.1, 1.9)), ("C", (1.8, -2.1))):
+        axes.text(*place, name, fontsize=16, weight="bold")

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
+from lib.bounds import accuracy_interval
 from lib.machine.files import atomic_write
 from lib.records.row import ABSTAIN
 
@@ -63,8 +64,11 @@ def paired(logs: Mapping[str, pd.DataFrame], control: str, radius: float) -> pd.
     """Each log against the one named `control`, on the same images: how many it certifies at `radius` that the control
     does not, how many the other way round, and the p-value of McNemar's exact test that both are equally likely.
 
-    Index: the other logs' names; columns gained, lost, p. ValueError for logs of other images.
+    Index: the other logs' names; columns gained, lost, p. ValueError for logs of other images, and for a `control` that
+    is none of them.
     """
+    if control not in logs:
+        raise ValueError(f"control must be one of {', '.join(map(repr, logs))}; got {control!r}")
     reached = {name: _reached(log, radius) for name, log in logs.items()}
     rows = {}
     for name in (name for name in logs if name != control):
@@ -82,10 +86,15 @@ def _reached(log: pd.DataFrame, radius: float) -> np.ndarray:
 
 
 def in_percent(logs: Mapping[str, pd.DataFrame], radii: ArrayLike) -> pd.DataFrame:
-    """Logs in the form of `published`, which `as_printed` takes: method, radius, certified_accuracy, clean_accuracy."""
+    """Logs in the form of `published`, which `as_printed` takes: method, radius, certified_accuracy, clean_accuracy.
+
+    And low and high, the ends of the 95 % interval over the choice of the images (Clopper-Pearson).
+    """
     table, clean = accuracy_table(logs, radii) * 100, accuracy_table(logs, 0.0)[0.0] * 100
     long = table.rename_axis("method").reset_index().melt("method", var_name="radius", value_name="certified_accuracy")
-    return long.assign(clean_accuracy=long["method"].map(clean))
+    images = long["method"].map({name: len(log) for name, log in logs.items()})
+    low, high = accuracy_interval((long["certified_accuracy"] / 100 * images).round(), images)
+    return long.assign(clean_accuracy=long["method"].map(clean), low=100 * low, high=100 * high)
 
 
 def answer_table(answers: Mapping[int, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
@@ -181,16 +190,21 @@ def published(name: str) -> pd.DataFrame:
 def as_printed(numbers: pd.DataFrame) -> pd.DataFrame:
     """Numbers in percent as the papers print them, "(clean) certified": a row a method, a column a radius.
 
-    `numbers`: columns radius, certified_accuracy and clean_accuracy, and any others, which say what the row is about,
-    as `published` gives them. Rows keep their order. A radius without a number is missing; where no clean accuracy is
-    known the parentheses are.
+    `numbers`: columns radius, certified_accuracy and clean_accuracy, perhaps low and high, which follow in brackets,
+    and any others, which say what the row is about, as `published` and `in_percent` give them. Rows keep their order. A
+    radius without a number is missing; where no clean accuracy is known the parentheses are.
     """
-    what = [column for column in numbers if column not in ("radius", "certified_accuracy", "clean_accuracy")]
-    certified = numbers["certified_accuracy"].map("{:.1f}".format)
-    clean = numbers["clean_accuracy"].map(lambda percent: "" if pd.isna(percent) else f"({percent:.1f}) ")
-    cells = numbers.assign(cell=clean + certified).pivot(index=what, columns="radius", values="cell")
+    said = {"certified_accuracy", "clean_accuracy", "low", "high"}
+    what = [column for column in numbers if column not in said | {"radius"}]
+    cells = numbers.assign(cell=[_printed(**row) for row in numbers[[*said & {*numbers}]].to_dict("records")])
+    cells = cells.pivot(index=what, columns="radius", values="cell")
     rows = list(dict.fromkeys(numbers[what].itertuples(index=False, name=None)))
     return cells.loc[rows if len(what) > 1 else [row[0] for row in rows]]
+
+
+def _printed(certified_accuracy: float, clean_accuracy: float, low: float = np.nan, high: float = np.nan) -> str:
+    clean = "" if pd.isna(clean_accuracy) else f"({clean_accuracy:.1f}) "
+    return f"{clean}{certified_accuracy:.1f}" + ("" if pd.isna(low) else f" [{low:.0f}, {high:.0f}]")
 
 
 def _certified(log: pd.DataFrame) -> pd.DataFrame:

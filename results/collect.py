@@ -1,4 +1,4 @@
-"""Take what a run has made into the project: `KIT_PROGRESS=off make`, then `python -m results.collect`.
+"""Take what a run has made into the project: `make all`, then `python -m results.collect`.
 
 Of another profile, by its name: `make PROFILE=cifar10`, then `python -m results.collect cifar10`.
 """
@@ -12,6 +12,7 @@ import nbformat
 from lib.config import NOTEBOOKS, kit_root, load_profile
 from lib.machine.files import atomic_write
 from lib.machine.provenance import PROJECT_ROOT
+from lib.talk.problem import FILE
 from results.figures import RECORDS
 
 RESULTS = Path(__file__).parent
@@ -25,11 +26,14 @@ def keep_record(folder: Path, name: str, target: Path) -> None:
 
 
 def keep_notebook(executed: Path) -> None:
-    """Commit the outputs of an executed notebook: copy it to notebooks/, without papermill's times and paths."""
+    """Commit the outputs of an executed notebook: copy it to notebooks/, without times, paths and progress reports."""
     notebook = nbformat.read(executed, as_version=4)
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     atomic_write(PROJECT_ROOT / "notebooks" / executed.name, nbformat.writes(notebook) + "\n")
 
 
@@ -42,6 +46,8 @@ def main() -> None:
         sys.exit(f"no records in {folder}: make PROFILE={profile} writes them")
     for name in RECORDS if profile == "digits" else sorted(found):
         keep_record(folder / "records", name, RESULTS / profile)
+    if profile == "digits" and (folder / FILE).exists():
+        atomic_write(RESULTS / profile / FILE, (folder / FILE).read_bytes())
     for name in NOTEBOOKS if profile == "digits" else ():
         if (folder / f"{name}.ipynb").exists():
             keep_notebook(folder / f"{name}.ipynb")

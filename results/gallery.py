@@ -16,7 +16,7 @@ from lib.machine.provenance import PROJECT_ROOT
 from lib.talk import as_html, load_talk, slides_of
 
 GALLERY = Path(__file__).parent / "gallery"
-SHOWN = (1, 4, 5, 6)  # slides: the problem, the paper, the targets, what there is so far
+SHOWN = (1, 5, 7, 8)  # slides: the problem, prior work, the targets, what there is so far
 PAGE = "build/site/notebooks/01_randomized_smoothing.html"
 FIGURES = ("certified_accuracy", "three_papers", "paper_cifar10")
 LARGEST = 60_000  # bytes

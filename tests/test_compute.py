@@ -17,7 +17,7 @@ from toys import Recorder
 from lib.models import Denoised, build_denoiser
 from lib.models.classifiers import CifarResNet, Normalize
 from lib.models.compute import Compute, Computed
-from lib.models.diffusion import DiffusionDenoiser
+from lib.models.diffusion import DiffSmooth, DiffusionDenoiser
 from lib.models.identity import identity
 from lib.models.small_unet import UNETS
 from lib.sampling import class_counts
@@ -64,11 +64,12 @@ def test_folding_goes_through_a_denoiser_too():
     assert torch.allclose(logits("float32, folded", base), base(IMAGES), rtol=1e-3, atol=1e-3)
 
 
-def test_folding_goes_on_behind_a_diffusion_model():
-    base = Denoised(DiffusionDenoiser(UNETS[3, 32, 32](), DDPMScheduler(), 0.5), resnet()).eval()
+@pytest.mark.parametrize("behind", [Denoised, lambda *parts: DiffSmooth(*parts, local_sigma=0.25, copies=2)])
+def test_folding_goes_on_behind_a_diffusion_model(behind):
+    base = behind(DiffusionDenoiser(UNETS[3, 32, 32](), DDPMScheduler(), 0.5), resnet()).eval()
     folded = Computed(base, "float32, folded")
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    assert [module.expected_sigma for module in folded.modules() if hasattr(module, "expected_sigma")] == [0.5]
+    assert {module.expected_sigma for module in folded.modules() if hasattr(module, "expected_sigma")} == {0.5}
     assert torch.allclose(folded(IMAGES), base(IMAGES), rtol=1e-3, atol=1e-3)
 
 

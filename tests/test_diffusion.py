@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, EDMEulerScheduler
 from torch import Tensor, nn
 
 from lib.models.diffusion import (
+    DiffSmooth,
     DiffusionDenoiser,
     cumulative_alphas,
     fractional_timestep,
@@ -340,3 +341,56 @@ def test_denoisers_that_compute_something_else_print_and_hash_differently():
     chains = [DiffusionDenoiser(unet, LINEAR, 0.25, **each) for each in options]
     chains.append(DiffusionDenoiser(unet, LINEAR, 0.5))
     assert len({identity(chain) for chain in chains}) == len(chains)
+
+
+# ---- DiffSmooth ------------------------------------------------------------------------------------------------
+
+
+def local(copies=5, local_sigma=0.25, seed=0, classifier=None):
+    torch.manual_seed(0)
+    classifier = classifier or nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    return DiffSmooth(on_grid(145), classifier, local_sigma, copies, seed).eval().requires_grad_(False)
+
+
+def test_local_smoothing_averages_the_softmax_of_noisy_copies_of_the_denoised_image():
+    seen = []
+
+    class Watched(nn.Module):
+        def forward(self, images):
+            seen.append(images)
+            return images.flatten(1)[:, :3]
+
+    f, noisy = local(copies=400, classifier=Watched()), noisy_images(0.25)
+    answers = f(noisy)
+    copies = seen[0].unflatten(0, (400, len(noisy)))
+    expected = copies.flatten(2)[:, :, :3].softmax(2).mean(0)
+    torch.testing.assert_close(answers.exp(), expected)
+    noise = copies - f.denoiser.denoiser(noisy)
+    assert noise.std().item() == pytest.approx(0.25, rel=0.01)  # 4 * 400 * 64 draws: six standard errors
+    across = torch.corrcoef(noise.transpose(0, 1).flatten(1))  # of one image with another
+    assert (across - torch.eye(len(noisy))).abs().max() < 0.05
+
+
+def test_local_smoothing_depends_on_the_image_and_not_on_its_batch_or_on_earlier_calls():
+    f, images = local(), noisy_images(0.25, count=5)
+    together = f(images)
+    alone = torch.cat([f(image[None]) for image in images.flip(0)]).flip(0)
+    torch.testing.assert_close(alone, together, atol=1e-6, rtol=0)
+
+
+def test_local_smoothing_says_at_which_sigma_it_may_be_certified():
+    f = local()
+    said = [part.expected_sigma for part in f.modules() if hasattr(part, "expected_sigma")]
+    assert set(said) == {f.denoiser.denoiser.sigma}  # the outer noise, not the inner
+
+
+def test_what_changes_local_smoothing_changes_its_hash():
+    kinds = [local(), local(copies=4), local(local_sigma=0.3), local(seed=1)]
+    assert len({identity(kind) for kind in kinds}) == len(kinds)
+
+
+@pytest.mark.parametrize("wrong", [{"local_sigma": 0.0}, {"local_sigma": math.nan}, {"copies": 0}, {"copies": 2.5}])
+def test_wrong_numbers_of_local_smoothing_are_refused_by_name(wrong):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ValueError, match=f"{name.removeprefix('local_')} must be .*; got {value!r}"):
+        local(**wrong)

@@ -12,6 +12,7 @@ from lib.config import Common, DenoisedSmoothing, DiffusionDenoising, load_profi
 from lib.datasets import load_dataset
 from lib.methods import carlini2023
 from lib.models import Denoised
+from lib.models.identity import identity
 from lib.models.small_unet import UNETS, digits_unet
 from lib.smoothing import SmoothedClassifier
 from lib.training.objectives import DDPM, Step
@@ -152,6 +153,31 @@ def test_the_cost_of_a_certificate_is_an_evaluation_for_each_sample_and_step(cfg
     cost = methods.cost(dataclasses.replace(cfg, n0=10, n=90), timed, images)
     assert cost["UNet evaluations a certificate"].tolist() == [0, 500, 0]
     assert cost["time / first row"]["alone"] == 1
+
+
+def test_a_little_training_behind_the_diffusion_model_leaves_the_clean_classifier_as_it_was(cfg, model):
+    earlier = dataclasses.replace(methods.baseline_parameters(cfg), epochs=1)
+    unet = (model[0].requires_grad_(False), model[1])
+    base = Denoised(methods.diffusion_denoiser(cfg, unet, 0.5), methods.clean_classifier(earlier, FEW))
+    before = identity(base)
+    cfg = dataclasses.replace(cfg, fine_tuned=2)
+    behind = methods.trained_behind(cfg, earlier, FEW, base)
+    assert list(behind) == ["fine-tuned", "DiffSmooth"] and identity(base) == before
+    hashes = {identity(f) for f in (base, *behind.values())}
+    assert len(hashes) == 3
+    trained = len(weights(cfg))
+    again = methods.trained_behind(cfg, earlier, FEW, base)
+    assert {identity(f) for f in (base, *again.values())} == hashes and len(weights(cfg)) == trained
+    for f in behind.values():
+        with pytest.raises(ValueError, match=r"0\.5"):  # the outer noise is the one that may be certified
+            SmoothedClassifier(f, 0.25, 10)
+    cost = methods.cost(dataclasses.replace(cfg, n0=10, n=90), behind, FEW.train[:2][0])
+    assert cost.iloc[:, 0].tolist() == [100, 100]  # a denoising a sample, however many copies are made of it
+
+
+@pytest.mark.parametrize("left_out", [{"fine_tuned": 0}, {"baselines": "", "classifier": "timm:resnet18"}])
+def test_nothing_is_trained_behind_it_where_the_parameters_say_so(cfg, left_out):
+    assert methods.trained_behind(dataclasses.replace(cfg, **left_out), None, FEW, None) == {}
 
 
 def test_the_fraction_between_two_timesteps_is_told_where_the_parameters_say_so(cfg, model):

@@ -232,6 +232,20 @@ def test_every_picture_is_read_in_the_cell_after_it(notebook):
     assert not pictures(notebook.cells[-1])
 
 
+def test_figures_are_numbered_in_the_order_of_the_cells(notebook):
+    said = [
+        output["data"].get("text/plain", "") for cell in code(notebook) for output in cell.outputs if "data" in output
+    ]
+    numbers = [int(found[1]) for text in said if (found := re.match(r"Figure (\d+)[. ]", text))]
+    assert numbers and numbers == sorted(numbers) and set(numbers) == set(range(1, numbers[-1] + 1))
+
+
+def test_formulas_and_prices_are_not_taken_for_one_another(notebook):
+    """A dollar that is no formula is escaped; a command of a formula has one backslash."""
+    assert re.findall(r"(?<![\\$])\$\d[\d.,]* [a-z]{2,}", prose(notebook)) == []
+    assert re.findall(r"\\\\(?=[a-zA-Z])", prose(notebook)) == []
+
+
 def test_every_assert_says_what_does_not_hold(notebook):
     assert [ast.unparse(node) for node in nodes(notebook, ast.Assert) if node.msg is None] == []
 

@@ -22,6 +22,7 @@ from lib.training.objectives import (
     MACER,
     MSE,
     AdversarialTraining,
+    BehindDenoiser,
     Classification,
     Consistency,
     Distillation,
@@ -122,6 +123,18 @@ def test_classification_is_the_cross_entropy_to_the_label():
     torch.testing.assert_close(Classification(SIGMA, f)(d, IMAGES, LABELS, step()), expected)
 
 
+def test_behind_a_denoiser_a_classifier_learns_from_what_it_leaves_and_the_denoiser_does_not():
+    model, halved = classifier().requires_grad_(True), denoiser().eval().requires_grad_(False)
+    noisy = IMAGES + SIGMA * torch.randn(IMAGES.shape, generator=torch.Generator().manual_seed(1))
+    loss = BehindDenoiser(SIGMA, halved)(model, IMAGES, LABELS, step())
+    torch.testing.assert_close(loss, F.cross_entropy(model(halved(noisy)), LABELS))
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in halved.parameters())
+    nothing = BehindDenoiser(0.0, nn.Identity().eval())(model, IMAGES, LABELS, step())
+    assert nothing == Gaussian(0.0)(model, IMAGES, LABELS, step())  # no noise, no denoiser: ordinary training
+
+
 def test_where_the_classifier_is_right_stability_and_classification_are_one():
     f, d = classifier(), denoiser().eval()
     answers = f(IMAGES).argmax(1)
@@ -134,6 +147,7 @@ EXAMPLES = {  # one of every class of the package: a method that is added belong
     "MSE": MSE(SIGMA),
     "Stability": Stability(SIGMA, classifier()),
     "Classification": Classification(SIGMA, classifier()),
+    "BehindDenoiser": BehindDenoiser(SIGMA, nn.Identity().eval()),
     "DDPM": DDPM(LINEAR),
     "GaussianCopies": GaussianCopies(SIGMA, 2),
     "SmoothAdv": SmoothAdv(SIGMA, 0.5, steps=2, copies=2, warm_up=1),
@@ -253,6 +267,12 @@ def test_a_classifier_that_training_would_change_is_refused(kind, spoil):
         kind(SIGMA, [classifier(), f])
 
 
+@pytest.mark.parametrize("spoil", [lambda d: d.train(), lambda d: d.requires_grad_(True)])
+def test_a_denoiser_that_would_be_trained_is_refused(spoil):
+    with pytest.raises(ValueError, match=r"^denoiser would be trained"):
+        BehindDenoiser(SIGMA, spoil(denoiser().eval().requires_grad_(False)))
+
+
 @pytest.mark.parametrize("kind", [Stability, Classification])
 def test_no_classifier_is_refused(kind):
     with pytest.raises(ValueError, match=r"at least one network; got \[\]"):
@@ -307,7 +327,12 @@ def test_an_interrupted_run_meets_the_same_surrogates_again(batches, tmp_path, m
 
 # ---- one is told from others -----------------------------------------------------------------------------------
 
-OTHER = {"sigma": 0.25, "classifiers": classifier(1), "scheduler": DDPMScheduler(num_train_timesteps=999)}
+OTHER = {
+    "denoiser": nn.ReLU().eval(),
+    "sigma": 0.25,
+    "classifiers": classifier(1),
+    "scheduler": DDPMScheduler(num_train_timesteps=999),
+}
 OTHER |= {"classes": torch.tensor([0, 1, 1]), "soft": torch.eye(3), "one_step": True}
 OTHER |= {"norm": "l2", "teacher": classifier(1), "squeezers": (Median(3),)}
 FIELDS = [(name, field.name) for name, example in EXAMPLES.items() for field in dataclasses.fields(example)]

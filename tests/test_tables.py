@@ -229,6 +229,26 @@ def test_twelve_methods_are_compared_on_imagenet():
     assert table["method"].nunique() == 12 and set(table["off_the_shelf"]) == {"no", "half", "yes"}
 
 
+def test_the_rows_on_cifar10_that_come_from_logs_are_those_logs_best_noise_level():
+    table, logs = published("comparison_cifar10"), published("training_methods_cifar10")
+    best = logs.groupby(["method", "radius"])["certified_accuracy"].max()
+    names = {"Adaptive training": "ACRW"}
+    rows = table[table["source"] == "logs"]
+    assert set(rows["method"]) == {"CAT-RS", "Adaptive training"}
+    for row in rows.itertuples():
+        assert row.certified_accuracy == best[names.get(row.method, row.method), row.radius]
+
+
+def test_the_rows_on_cifar10_agree_with_the_other_tables_that_print_them():
+    table = published("comparison_cifar10").set_index(["method", "radius"])["certified_accuracy"]
+    adv = published("smoothadv2019").query("dataset == 'cifar10'").set_index(["method", "radius"])["certified_accuracy"]
+    leaders = published("deterministic").query("data == 'CIFAR-10' and kind == 'smoothing'")
+    leaders = leaders.set_index(["method", "radius"])["certified_accuracy"]
+    for radius in (0.25, 0.5, 0.75, 1.0):
+        assert table["RS", radius] == adv["Cohen", radius] and table["SmoothAdv", radius] == adv["SmoothAdv", radius]
+    assert table["Diffusion, fine-tuned", 0.25] == leaders["Diffusion, fine-tuned", 0.25]
+
+
 def test_a_comparison_is_printed_as_the_papers_do_with_the_clean_accuracy_in_parentheses():
     table = as_printed(published("comparison_imagenet")).reset_index(["reference", "off_the_shelf", "extra_data"])
     assert table.loc["Diffusion"].tolist()[:5] == ["Carlini et al. 2023", "yes", "yes", "(82.8) 71.1", "(77.1) 54.3"]

@@ -19,11 +19,13 @@ from recommended import ROOT
 
 from lib import tables
 from lib.config import Presenting
+from lib.config.talk import BENCHMARKS, PAPERS
 from lib.figures.publishing import png_of
 from lib.records import read_log
 from lib.runner.inputs import check_inputs, fingerprint
 from lib.talk import Talk, as_html, as_pptx, load_talk, slides_of
-from lib.talk.slides import alt_text, costs, missing, records_of, targets
+from lib.talk.problem import Attacked
+from lib.talk.slides import _rows, alt_text, costs, missing, records_of, targets
 
 FIELDS = [field.name for field in dataclasses.fields(Talk)]
 LISTS = [field.name for field in dataclasses.fields(Talk) if not isinstance(field.default, str)]
@@ -80,8 +82,8 @@ def test_a_file_of_another_form_is_refused(text, tmp_path):
 # ---- the slides ------------------------------------------------------------------------------------------------
 
 
-def test_ten_slides_take_ten_minutes_and_each_says_from_when_to_when(slides):
-    assert len(slides) == 10 and sum(slide.minutes for slide in slides) == 10
+def test_twelve_slides_take_ten_minutes_and_each_says_from_when_to_when(slides):
+    assert len(slides) == 12 and sum(slide.minutes for slide in slides) == 10
     spans = [re.match(r"\[(\d+:\d\d) to (\d+:\d\d)\] \S", slide.notes).groups() for slide in slides]
     assert spans[0][0] == "0:00" and spans[-1][1] == "10:00"
     assert [end for _, end in spans[:-1]] == [begin for begin, _ in spans[1:]]
@@ -101,7 +103,8 @@ def test_every_cell_of_the_papers_table_is_a_target_with_what_the_record_says():
     paper = tables.published("cohen2019_cifar10").query("certified_accuracy > 0")
     assert len(table) == len(paper) and set(table["verdict"]) > {"reached"}
     for row in table.to_dict("records"):
-        log = read_log(ROOT / f"results/cifar10_fast/01_train_{float(row['σ'])}-test_{float(row['σ'])}.tsv")
+        sigma = float(row["row"].removeprefix("σ = "))
+        log = read_log(ROOT / f"results/cifar10_fast/01_train_{sigma}-test_{sigma}.tsv")
         reached = ((log["radius"] >= float(row["r"])) & (log["predict"] == log["label"])).mean()
         assert float(row["ours"]) == pytest.approx(100 * reached, abs=0.051)
         low, high = map(float, row["95 % interval"].split(" to "))
@@ -114,13 +117,13 @@ def test_a_missing_record_gives_its_command_and_no_error(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     nothing = Talk(records="mine", command="run {sigma}")
     assert missing(nothing, records_of(nothing)) == ["run 0.12", "run 0.25", "run 0.5", "run 1"]
-    assert set(targets(nothing, {})["ours"]) == {"not run"} and len(slides_of(nothing)) == 10
+    assert set(targets(nothing, {})["ours"]) == {"not run"} and len(slides_of(nothing)) == 12
     for suffix in (".tsv", ".json"):
         shutil.copy(ROOT / f"results/cifar10_fast/01_train_0.25-test_0.25{suffix}",
                     tmp_path / f"mine/01_train_0.25-test_0.25-0123abcd{suffix}")  # fmt: skip
     assert missing(nothing, records_of(nothing)) == ["run 0.12", "run 0.5", "run 1"]
     assert (targets(nothing, records_of(nothing))["ours"] == "not run").sum() == 16
-    assert len(slides_of(nothing)) == 10
+    assert len(slides_of(nothing)) == 12
 
 
 def test_records_of_other_noise_than_that_of_training_are_left_out(tmp_path, monkeypatch):
@@ -131,18 +134,54 @@ def test_records_of_other_noise_than_that_of_training_are_left_out(tmp_path, mon
 
 
 def test_the_claim_is_the_best_cell_of_the_papers_own_table():
-    said = {name: slides_of(Talk(benchmark=name, records="nowhere"))[4].points[-1] for name in ("cifar10", "imagenet")}
+    said = {name: slides_of(Talk(benchmark=name, records="nowhere"))[6].points[-1] for name in ("cifar10", "imagenet")}
     for name, claim in said.items():
         table = tables.published(f"cohen2019_{name}").query("radius == 0.5").set_index("sigma")["certified_accuracy"]
         share, sigma = re.search(r"(\d+) % .* σ = ([\d.]+)", claim).groups()
         assert table[float(sigma)] == float(share) == table.max()
 
 
-@pytest.mark.parametrize("benchmark", ["cifar10", "imagenet"])
-def test_either_benchmark_has_its_table(benchmark):
-    talk = Talk(benchmark=benchmark, records="nowhere")
-    assert len(targets(talk, {})) == len(tables.published(f"cohen2019_{benchmark}").query("certified_accuracy > 0"))
-    assert len(slides_of(talk)) == 10
+@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_every_paper_has_a_table_on_either_benchmark_whose_rows_records_can_fill(paper, benchmark):
+    talk = Talk(paper=paper, benchmark=benchmark, records="nowhere")
+    table = targets(talk, {})
+    assert len(table) and set(table["ours"]) == {"not run"} and len(slides_of(talk)) == 12
+    assert set(table["row"]) <= set(_rows(talk))
+    commands = missing(talk, {})
+    assert commands and all(command.startswith("python -m lib.run") and "{" not in command for command in commands)
+    assert talk.target.title in slides_of(talk)[6].points
+
+
+def test_of_a_papers_row_the_best_record_at_a_radius_is_held_against_its_cell(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_ROOT", str(tmp_path))
+    source = ROOT / "results/cifar10_fast"
+    for name in ("02_Stab_0.25", "02_Stab+MSE_0.25", "02_no_denoiser_0.25", "02_MSE_0.25"):
+        shutil.copy(source / f"{name}.tsv", tmp_path / f"{name}-0123abcd.tsv")
+    talk = Talk(paper="salman2020", records=".")
+    logs = records_of(talk)
+    assert list(logs) == ["no denoiser, σ = 0.25", "white-box, σ = 0.25"]  # MSE is no row of the paper's table
+    table = targets(talk, logs).set_index(["row", "r"])
+    assert table.loc[("black-box", "0.25"), "ours"] == "not run" and missing(talk, logs) == [talk.target.command]
+    assert float(table.loc[("no denoiser", "0.25"), "paper"]) == 7
+
+
+def test_the_lectures_table_is_whole_and_no_method_is_off_the_time_line(slides):
+    table = slides[5].table
+    assert len(table) == 12 and "(82.8) 71.1" in table["r = 0.5"].to_list()
+    shown = " ".join(text.get_text() for text in slides[4].figure.findobj(Text))
+    assert all(method in shown for method in table["method"]) and "2018" in shown and "2023" in shown
+
+
+def test_the_attacked_image_is_your_own_runs_where_it_has_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_ROOT", str(tmp_path))
+    example, run = Attacked.newest()
+    assert run == "results/digits" and example.answer("before") != example.answer("after")
+    assert example.classes[example.label] == example.answer("before")
+    mine = dataclasses.replace(example, title="mine")
+    assert mine.save(tmp_path / "runs/digits").exists()
+    again, run = Attacked.newest()
+    assert run == "runs/digits" and again == mine
 
 
 def test_of_two_records_of_one_level_the_newest_counts(tmp_path, monkeypatch):
@@ -151,18 +190,18 @@ def test_of_two_records_of_one_level_the_newest_counts(tmp_path, monkeypatch):
         target = tmp_path / f"01_train_0.5-test_0.5-{name}.tsv"
         shutil.copy(ROOT / f"results/cifar10_fast/01_train_{level}-test_{level}.tsv", target)
         os.utime(target, (1000 - age, 1000 - age))
-    assert (records_of(Talk(records="."))[0.5]["sigma"] == 0.5).all()
+    assert (records_of(Talk(records="."))["σ = 0.5"]["sigma"] == 0.5).all()
 
 
 def test_costs_are_the_records_samples():
     log = pd.DataFrame({"n0": [100, 100], "n": [500, 1500]})
-    table = costs(Talk(), {0.5: log})
+    table = costs(Talk(), {"σ = 0.5": log})
     assert table["samples an image"].tolist() == ["100,100", "1,100"]
 
 
 def test_pictures_are_wide_with_large_type_and_carry_their_run(slides):
     drawn = [slide for slide in slides if slide.figure is not None]
-    assert len(drawn) == 4 and any(slide.run_id for slide in drawn)
+    assert len(drawn) == 5 and any(slide.run_id for slide in drawn)
     for slide in drawn:
         width, height = slide.figure.get_size_inches()
         shown = [text for text in slide.figure.findobj(Text) if text.get_text() and text.get_visible()]
@@ -192,6 +231,12 @@ def test_the_powerpoint_file_has_native_text_tables_pictures_with_words_and_note
         pictures = [shape for shape in page.shapes if shape.shape_type == 13]
         assert len(pictures) == (slide.figure is not None)
         assert all(shape._element.nvPicPr.cNvPr.get("descr") == alt_text(slide) for shape in pictures)
+        for grid in kinds:
+            assert sum(column.width for column in grid.table.columns) <= deck.slide_width
+            sizes = [
+                p.font.size.pt for row in grid.table.rows for cell in row.cells for p in cell.text_frame.paragraphs
+            ]
+            assert min(sizes) >= 18
         for shape in page.shapes:
             assert shape.left >= 0 and shape.left + shape.width <= deck.slide_width
             assert shape.top >= 0 and shape.top + shape.height <= deck.slide_height
@@ -241,7 +286,7 @@ def test_the_deck_is_no_wider_than_its_window_and_axe_finds_nothing(width, deck,
     page = Page(chromium, deck, width)
     page.page.wait_for_function("window.Reveal && Reveal.isReady()")
     assert page.overflow() <= 0
-    for number in (0, 1, 5, 9):
+    for number in range(12):
         page.page.evaluate(f"Reveal.slide({number})")
         page.page.wait_for_timeout(100)
         assert page.violations() == {}

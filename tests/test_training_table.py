@@ -10,6 +10,7 @@ import torch
 from scipy.stats import binom
 
 from lib import figures, methods, tables
+from lib.bounds import accuracy_interval
 from lib.config import CertifiedTraining
 from lib.datasets import load_dataset
 from lib.methods import training
@@ -141,6 +142,11 @@ def test_a_paired_test_counts_the_images_on_which_two_logs_differ():
     assert found["p"] == pytest.approx(2 * binom.cdf(1, 4, 0.5))
 
 
+def test_a_control_that_is_no_log_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="control must be one of 'a', 'b'; got 'Gaussian'"):
+        tables.paired({"a": log([0.5]), "b": log([0.4])}, "Gaussian", 0.3)
+
+
 def test_logs_that_differ_nowhere_have_p_1_and_those_of_other_images_are_refused():
     logs = {"a": log([0.5]), "b": log([0.4])}
     assert tables.paired(logs, "a", 0.3)["p"].tolist() == [1.0]
@@ -149,8 +155,20 @@ def test_logs_that_differ_nowhere_have_p_1_and_those_of_other_images_are_refused
 
 
 def test_own_logs_are_printed_in_the_form_of_the_lecture():
-    printed = tables.as_printed(tables.in_percent({"a": log([0.5, 0.1]), "b": log([0, 0.6])}, [0.3]))
-    assert printed[0.3].to_dict() == {"a": "(100.0) 50.0", "b": "(50.0) 50.0"}
+    numbers = tables.in_percent({"a": log([0.5, 0.1]), "b": log([0, 0.6])}, [0.3])
+    assert tables.as_printed(numbers)[0.3].to_dict() == {"a": "(100.0) 50.0 [1, 99]", "b": "(50.0) 50.0 [1, 99]"}
+    bare = tables.as_printed(numbers.drop(columns=["low", "high"]))
+    assert bare[0.3].to_dict() == {"a": "(100.0) 50.0", "b": "(50.0) 50.0"}
+    both = tables.as_printed(pd.concat([numbers, numbers.drop(columns=["low", "high"])[:1].assign(method="c")]))
+    assert both.loc["a", 0.3].endswith("[1, 99]") and both.loc["c", 0.3] == "(100.0) 50.0"
+
+
+@pytest.mark.parametrize(("reached", "images"), [(0, 7), (3, 7), (7, 7), (34, 100)])
+def test_the_interval_of_a_row_is_the_one_of_its_images(reached, images):
+    numbers = tables.in_percent({"a": log([0.5] * reached + [0.1] * (images - reached))}, [0.3, 9.0])
+    low, high = accuracy_interval(reached, images)
+    assert numbers.loc[0, ["low", "high"]].tolist() == pytest.approx([100 * low, 100 * high])
+    assert numbers.loc[1, "low"] == 0 and numbers.loc[1, "certified_accuracy"] == 0
 
 
 @pytest.mark.parametrize("others", [0, 1, 3, 4, 7])

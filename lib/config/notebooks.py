@@ -212,7 +212,7 @@ class DiffusionDenoising(Common):
 
     images: int = parameter(200, "certify at most so many test images", min=1)
     n: int = parameter(1000, "fresh noise samples that bound its probability", min=1)
-    batch_size: int | str = parameter(100, "noisy images in one forward pass", **BATCH)
+    batch_size: int | str = parameter(250, "noisy images in one forward pass", **BATCH)
     sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to certify", above=0, ascending=True)
     compared: float = parameter(0.5, "the one of them at which methods are compared", above=0)
     baselines: str = parameter(
@@ -231,6 +231,7 @@ class DiffusionDenoising(Common):
     lr: float = parameter(2.0e-3, "its first learning rate, with Adam", above=0)
     ema: float = parameter(0.995, "decay of the moving average of its weights", min=0, below=1)
     chains: int = parameter(250, "noisy images for one step against many", min=1)
+    fine_tuned: int = parameter(10, "passes that train the classifier on denoised images; 0: none", min=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

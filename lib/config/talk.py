@@ -11,9 +11,68 @@ from lib.config.notebooks import kit_root
 from lib.config.strict_yaml import read_yaml
 from lib.machine.provenance import PROJECT_ROOT
 
-PAPERS = {"cohen2019": "Cohen, Rosenfeld and Kolter 2019, randomized smoothing"}
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper whose table can be the target.
+
+    `points`: what its slide says; `samples`: n0 + n an image, by benchmark; `rows`: which records may fill a row of its
+    table, {row: pattern of their names}; `command`: what makes a missing one, {sigma} in it becomes the noise level.
+    """
+
+    title: str
+    points: tuple[str, ...]
+    samples: dict[str, int]
+    rows: dict[str, str]
+    command: str
+
+
+_RUN = "python -m lib.run"
+PAPERS = {
+    "cohen2019": Paper(
+        "Cohen, Rosenfeld and Kolter 2019, randomized smoothing",
+        (
+            "g(x): the class that f answers most often on x + noise",
+            "certified radius: R = σ · Φ⁻¹(p_A)",
+            "p_A from n votes by an exact binomial bound, wrong with probability α = 0.001 at most",
+        ),
+        {"cifar10": 100_100, "imagenet": 100_100},
+        {"σ = {}": "01_train_{0}-test_{0}"},
+        f'{_RUN} 01_randomized_smoothing --profile cifar10_fast -p sigmas "[{{sigma}}]"',
+    ),
+    "salman2020": Paper(
+        "Salman et al. 2020, denoised smoothing",
+        (
+            "f stays as it is: a denoiser D stands in front, and g votes over f(D(x + noise))",
+            "D restores the image (MSE), or keeps f's answers (Stab, Stab+MSE)",
+            "white-box: D learns through f itself; black-box: through surrogates",
+            "the certificate is that of Cohen et al.: R = σ · Φ⁻¹(p_A)",
+        ),
+        {"cifar10": 10_100, "imagenet": 10_100},
+        {
+            "trained on noise (Cohen)": "02_trained_on_noise_*",
+            "no denoiser": "02_no_denoiser_*",
+            "black-box": "02_black_*",
+            "white-box": "02_Stab*",
+        },
+        f"{_RUN} 02_denoised_smoothing --profile cifar10_fast",
+    ),
+    "carlini2023": Paper(
+        "Carlini et al. 2023, (certified!!) adversarial robustness for free",
+        (
+            "a diffusion model, trained to paint, is the denoiser: nothing is trained for robustness",
+            "its timestep t* is the one whose noise is smoothing's: 1 / (1 + 4σ²) of the variance is image",
+            "one step, then an off-the-shelf classifier",
+            "the certificate is that of Cohen et al.: R = σ · Φ⁻¹(p_A)",
+        ),
+        {"cifar10": 100_100, "imagenet": 10_100},
+        {"Diffusion": "03_one-step_diffusion_*", "Diffusion, fine-tuned": "03_few_fine-tuned*"},
+        f"{_RUN} 03_diffusion_denoising --profile cifar10_fast",
+    ),
+}
 BENCHMARKS = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
 TASK = ("what", "who", "by")
+THE_KITS = "the kit's"
 
 
 @dataclass(frozen=True)
@@ -21,7 +80,8 @@ class Talk:
     """A team's talk. Text fields are one line each; `records` is a folder of records, from the kit's root.
 
     `paper` and `benchmark`: whose table, and on which data, is the target; names of PAPERS and BENCHMARKS. `tasks`:
-    what, who, by when. `command`: what makes a record that is missing; {sigma} in it becomes the noise level.
+    what, who, by when. `command`: what makes a record that is missing, the kit's or your own; {sigma} in it becomes the
+    noise level.
     ValueError for what has another type, for an empty text and for an unknown paper or benchmark.
     """
 
@@ -33,7 +93,7 @@ class Talk:
     benchmark: str = "cifar10"
     records: str = "results/cifar10_fast"
     data: str = "a JPEG copy of CIFAR-10"
-    command: str = 'python -m lib.run 01_randomized_smoothing --profile cifar10_fast -p sigmas "[{sigma}]"'
+    command: str = THE_KITS
     difference: tuple[str, ...] = (
         "Half of the paper's network and a fifth of its training",
         "No more samples than the table needs: a test that may look at the votes",
@@ -71,6 +131,11 @@ class Talk:
     def _check(name: str, value: Any) -> None:
         if not isinstance(value, str) or not value.strip() or "\n" in value.strip():
             raise ValueError(f'{name} = {short(value)}: one line of text is expected; quote numbers and dates: "..."')
+
+    @property
+    def target(self) -> Paper:
+        """The paper whose table is the target."""
+        return PAPERS[self.paper]
 
     @property
     def folder(self) -> Path:

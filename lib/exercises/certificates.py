@@ -6,7 +6,7 @@ from scipy import stats
 from lib.exercises.exercise import Exercise
 
 
-def linf(radius: float = 0.5, pixels: int = 3 * 32 * 32) -> float:
+def linf(radius: float = 0.75, pixels: int = 3 * 32 * 32) -> float:
     """The l_inf radius, in steps of 1 / 255, inside an l2 ball."""
     return 255 * radius / float(np.sqrt(pixels))
 
@@ -30,9 +30,9 @@ EXERCISES: list[Exercise] = [
         mistakes={
             "This is in pixels of [0, 1]; multiply by 255.": lambda: linf() / 255,
             "An image has three colours: 3 · 32 · 32 numbers.": lambda: linf(pixels=32 * 32),
-            "This multiplies by the root; the ball inside is smaller.": lambda: 0.5 * float(np.sqrt(3072)),
-            "This divides by d; the corner of a cube is √d away from its centre.": lambda: 255 * 0.5 / 3072,
-            "This is the l2 radius itself, in steps of 1 / 255.": lambda: 0.5 * 255,
+            "This multiplies by the root; the ball inside is smaller.": lambda: 0.75 * float(np.sqrt(3072)),
+            "This divides by d; the corner of a cube is √d away from its centre.": lambda: 255 * 0.75 / 3072,
+            "This is the l2 radius itself, in steps of 1 / 255.": lambda: 0.75 * 255,
         },
     ),
     Exercise(

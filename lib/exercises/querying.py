@@ -8,7 +8,7 @@ from scipy import stats
 from lib.exercises.exercise import Exercise
 
 
-def cliff(n: int = 100, alpha: float = 0.001, sigma: float = 0.25) -> float:
+def cliff(n: int = 1000, alpha: float = 0.001, sigma: float = 0.25) -> float:
     """The radius of n votes that all agree."""
     return float(sigma * stats.norm.ppf(alpha ** (1 / n)))
 
@@ -31,11 +31,11 @@ EXERCISES: list[Exercise] = [
         truth=cliff,
         mistakes={
             "This is Φ⁻¹ of the bound; the radius is σ times that.": lambda: cliff(sigma=1.0),
-            "This takes 1 - α for the bound; that of 100 agreeing votes is α to the power 1/100.": (
+            "This takes 1 - α for the bound; that of 1,000 agreeing votes is α to the power 1/1000.": (
                 lambda: float(0.25 * stats.norm.ppf(0.999))
             ),
-            "This is the bound on the probability itself, without Φ⁻¹.": lambda: 0.001 ** (1 / 100),
-            "This takes the 20 votes that choose the class; the other 100 bound its probability.": lambda: cliff(n=20),
+            "This is the bound on the probability itself, without Φ⁻¹.": lambda: 0.001 ** (1 / 1000),
+            "This is the radius of the paper's 100 votes; here a thousand agree.": lambda: cliff(n=100),
             "This takes α / 2; the bound has one side.": lambda: cliff(alpha=0.0005),
         },
     ),

@@ -117,7 +117,7 @@ EXERCISES = [
     ),
     Exercise(
         name="01.certify",
-        minutes=15,
+        minutes=10,
         difficulty="medium",
         truth=certify,
         cases=[

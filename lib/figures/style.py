@@ -45,22 +45,28 @@ STYLES = {
     INDIGO: (0, (8, 2)),
     "#117733": "--",  # like GREEN
     "#0F7F8F": ":",  # like BLUE
+    "#7A4A1E": ":",
+    "#6B6B00": ":",
+    "#AA4499": "-.",
 }
 
 
 def looks(names: Iterable[str]) -> Iterator[dict[str, Any]]:
     """{color, linestyle} for each series of one figure: those of its noise level or its method, where it names one.
 
-    "σ = 0.25" in a name counts before a method. Of two series with one colour the second gets another line style. The
-    others take the palette's colours in turn, the first seven those that no named series has: 49 looks without a twin.
+    "σ = 0.25" in a name counts before a method. Of two series with one colour the second gets another line style; where
+    a bound is named behind a comma ("MSE, runner-up bounded"), that is dashed and the usual one is solid. The others
+    take the palette's colours in turn, the first seven those that no named series has: 49 looks without a twin.
     """
     names = list(names)
     known = [known_colour(name) for name in names]
     free = [colour for colour in PALETTE if colour not in known] or list(PALETTE)
     turns = [(colour, style) for i in range(7) for colour, style in zip(free, LINE_STYLES[i:] + LINE_STYLES[:i])]
     given: list[tuple[str, Any]] = []
-    for colour in known:
-        mine = [(colour, style) for style in (STYLES.get(colour, "-"), *LINE_STYLES)] if colour else turns
+    two_bounds = any(", runner-up bounded" in name for name in names)
+    for name, colour in zip(names, known):
+        own = ("--" if "runner-up bounded" in name else "-") if two_bounds else STYLES.get(colour, "-")
+        mine = [(colour, style) for style in (own, *LINE_STYLES)] if colour else turns
         look = next((one for one in mine if one not in given), mine[len(given) % len(mine)])
         given.append(look)
         yield {"color": look[0], "linestyle": look[1]}

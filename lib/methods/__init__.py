@@ -4,7 +4,14 @@ A file a paper. Notebooks that name the same recipe share its weights.
 """
 
 from lib.config import baseline_parameters
-from lib.methods.carlini2023 import cost, denoised, denoisers_by_steps, diffusion_denoiser, diffusion_model
+from lib.methods.carlini2023 import (
+    cost,
+    denoised,
+    denoisers_by_steps,
+    diffusion_denoiser,
+    diffusion_model,
+    trained_behind,
+)
 from lib.methods.certificates import HalfSpace, LowBits, for_noise
 from lib.methods.cohen2019 import (
     changed_by_attack,
@@ -42,5 +49,5 @@ __all__ = [
     "method_classifier", "method_names", "mse_denoiser", "noise_trained_classifier", "other_pictures",
     "picture_denoisers", "queried_classifier", "queries_taken", "smoothed",
     "squeezable_classifier", "squeezing_detector", "stab_denoiser", "stab_mse_denoiser", "stab_mse_denoisers",
-    "trained_classifier", "training_method",
+    "trained_behind", "trained_classifier", "training_method",
 ]  # fmt: skip

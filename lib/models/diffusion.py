@@ -19,6 +19,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin, UNet2DModel
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 
+from lib.bounds.arguments import whole_number
 from lib.models.checkpoints import check_finite
 from lib.models.openai_unet import PUBLISHED, check_hash, load_openai_unet
 
@@ -150,9 +151,54 @@ class DiffusionDenoiser(nn.Module):
             return {"use_clipped_model_output": True}  # epsilon of the clipped x_0, as in OpenAI's sampler
         if len(self.timesteps) == 1:
             return {}  # the last step of a chain draws no noise
-        start = zlib.crc32(str(self.seed).encode())
-        keys = [zlib.crc32(image.tobytes(), start) for image in noisy.detach().cpu().numpy()]
-        return {"generator": [torch.Generator(noisy.device).manual_seed(key) for key in keys]}
+        return {"generator": keyed_generators(noisy, self.seed)}
+
+
+class NoisyAgain(nn.Module):
+    """Noisy images (N, C, H, W) -> `copies` of each, denoised and with noise of level `sigma` again: (copies * N, ...).
+
+    All first copies come first. The inner noise is a function of `seed` and the bits of the noisy image, as the
+    ancestral noise of `DiffusionDenoiser` is. ValueError for sigma <= 0 and copies < 1.
+    """
+
+    def __init__(self, denoiser: DiffusionDenoiser, sigma: float, copies: int, seed: int = 0) -> None:
+        super().__init__()
+        if not 0 < sigma < float("inf"):
+            raise ValueError(f"sigma must be a finite number above 0; got {sigma!r}")
+        self.denoiser, self.sigma, self.copies = denoiser, float(sigma), whole_number(copies, "copies", 1)
+        self.seed, self.expected_sigma, self.training = seed, denoiser.expected_sigma, denoiser.training
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        shape, keyed = (self.copies, *noisy.shape[1:]), keyed_generators(noisy, self.seed)
+        noise = torch.stack([torch.randn(shape, generator=key, device=noisy.device) for key in keyed], 1)
+        return (self.denoiser(noisy) + self.sigma * noise).flatten(0, 1)
+
+
+class DiffSmooth(nn.Module):
+    """Local smoothing behind a diffusion model, all of it f: (N, C, H, W) -> (N, K), log of the mean softmax.
+
+    `classifier`, which was trained on noise of level `local_sigma`, sees `copies` of the denoised image with noise of
+    that level (Zhang et al. 2023). The certificate is that of the denoiser's own sigma. Errors as in `NoisyAgain`.
+    """
+
+    def __init__(
+        self, denoiser: DiffusionDenoiser, classifier: nn.Module, local_sigma: float, copies: int = 5, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.denoiser = NoisyAgain(denoiser, local_sigma, copies, seed)
+        self.classifier, self.copies = classifier, self.denoiser.copies
+        self.training = denoiser.training or classifier.training
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        answers = self.classifier(self.denoiser(noisy)).float().softmax(1)
+        return answers.unflatten(0, (self.copies, -1)).mean(0).log()
+
+
+def keyed_generators(images: Tensor, seed: int) -> list[torch.Generator]:
+    """A generator an image (N, C, H, W), seeded by its bits and `seed` alone: not by call, order or batch."""
+    start = zlib.crc32(str(seed).encode())
+    keys = [zlib.crc32(image.tobytes(), start) for image in images.detach().cpu().numpy()]
+    return [torch.Generator(images.device).manual_seed(key) for key in keys]
 
 
 def geometric_timesteps(sigma: float, alphas_cumprod: Tensor, count: int, lowest: float = 0.01) -> list[int]:

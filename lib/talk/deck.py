@@ -8,7 +8,7 @@ from importlib.resources import files
 import pandas as pd
 
 from lib.figures.publishing import svg_of
-from lib.talk.slides import Slide, alt_text
+from lib.talk.slides import Slide, alt_text, pieces, right_aligned
 
 CSS = """
 .reveal { font-size: 34px; color: #111; }
@@ -16,9 +16,10 @@ CSS = """
 .reveal .slides section { text-align: left; height: 700px; box-sizing: border-box; padding: 10px 20px; }
 .reveal ul { display: block; margin-left: 1em; } .reveal li { margin-bottom: 12px; }
 .reveal figure { margin: 0; text-align: center; } .reveal figure svg { height: 570px; max-width: 1220px; }
-.reveal table { font-size: 22px; margin: 0; border-collapse: collapse; }
-.reveal table th, .reveal table td { padding: 2px 14px; text-align: right; border-bottom: 1px solid #bbb; }
-.reveal table.words th, .reveal table.words td { text-align: left; font-size: 30px; }
+.reveal table { font-size: 24px; margin: 0; border-collapse: collapse; }
+.reveal table.short { font-size: 30px; }
+.reveal table th, .reveal table td { padding: 2px 12px; text-align: left; border-bottom: 1px solid #bbb; }
+.reveal table th.number, .reveal table td.number { text-align: right; }
 .reveal .columns { display: flex; gap: 40px; }
 .reveal p.run { position: absolute; left: 20px; bottom: 0; margin: 0; font-size: 22px; color: #595959; }
 .reveal code { font-size: 24px; overflow-wrap: anywhere; }
@@ -77,14 +78,14 @@ def _point(text: str) -> str:
 
 def _table(table: pd.DataFrame) -> str:
     """A table; a long one in two columns beside each other."""
-    words = "" if "paper" in table else ' class="words"'
-    half = -(-len(table) // 2) if len(table) > 12 else len(table)
-    pieces = []
-    for first in range(0, len(table), half):
-        head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in table.columns)
+    short = ' class="short"' if len(table) < 7 else ""
+    kinds = [' class="number"' if right else "" for right in right_aligned(table)]
+    head = "".join(f'<th scope="col"{kind}>{html.escape(str(name))}</th>' for kind, name in zip(kinds, table.columns))
+    drawn = []
+    for piece in pieces(table):
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>"
-            for row in table.iloc[first : first + half].itertuples(index=False)
+            "<tr>" + "".join(f"<td{kind}>{html.escape(str(value))}</td>" for kind, value in zip(kinds, row)) + "</tr>"
+            for row in piece.itertuples(index=False)
         )
-        pieces.append(f"<table{words}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
-    return '<div class="columns">' + "".join(pieces) + "</div>"
+        drawn.append(f"<table{short}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+    return '<div class="columns">' + "".join(drawn) + "</div>"

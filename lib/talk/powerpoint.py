@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lib.figures.publishing import png_of
-from lib.talk.slides import Slide, alt_text
+from lib.talk.slides import Slide, alt_text, pieces, right_aligned
 
 WIDTH, HEIGHT = 13.333, 7.5  # inches
 
@@ -63,20 +63,22 @@ def _add_table(page: Any, table: pd.DataFrame, top: float) -> float:
     from pptx.enum.text import PP_ALIGN
     from pptx.util import Inches, Pt
 
-    long = len(table) > 12
-    half = -(-len(table) // 2) if long else len(table)
-    size, row = (14, 0.38) if long else (20, 0.5)
-    pieces = [table.iloc[first : first + half] for first in range(0, len(table), half)]
-    width = (WIDTH - 1.0) / len(pieces) - 0.15
-    for k, piece in enumerate(pieces):
+    size, row = (20, 0.5) if len(table) < 7 else (18, 0.4)
+    parts, right = pieces(table), right_aligned(table)
+    width = (WIDTH - 1.0) / len(parts) - 0.15
+    letters = [max(len(str(value)) for value in [name, *table[name]]) + 2 for name in table]
+    for k, piece in enumerate(parts):
         box = (Inches(0.5 + k * (width + 0.3)), Inches(top), Inches(width), Inches(row * (len(piece) + 1)))
         grid = page.shapes.add_table(len(piece) + 1, len(piece.columns), *box).table
+        for column, count in zip(grid.columns, letters):
+            column.width = Inches(width * count / sum(letters))
         for i, values in enumerate([piece.columns, *piece.itertuples(index=False)]):
             for j, value in enumerate(values):
                 cell = grid.cell(i, j)
                 cell.text = str(value)
                 cell.margin_top = cell.margin_bottom = Inches(0.02)
+                cell.margin_left = cell.margin_right = Inches(0.05)
                 line = cell.text_frame.paragraphs[0]
                 line.font.size = Pt(size)
-                line.alignment = PP_ALIGN.RIGHT if "paper" in table else PP_ALIGN.LEFT
-    return top + row * (half + 1) + 0.3
+                line.alignment = PP_ALIGN.RIGHT if right[j] else PP_ALIGN.LEFT
+    return top + row * (len(parts[0]) + 1) + 0.3

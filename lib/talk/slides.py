@@ -1,7 +1,10 @@
-"""The slides of the talk, ten for ten minutes, from published tables, records and what the team says of itself."""
+"""The slides of the talk, twelve for ten minutes, from published tables, records and what the team says of itself."""
 
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 
 import matplotlib as mpl
 import pandas as pd
@@ -10,10 +13,11 @@ from matplotlib.text import Text
 
 from lib import sketches, tables
 from lib.bounds import accuracy_interval
-from lib.config.talk import BENCHMARKS, PAPERS, Talk
-from lib.figures import STYLE, accuracy_curves, lines
+from lib.config.talk import BENCHMARKS, THE_KITS, Talk
+from lib.figures import STYLE, accuracy_curves
 from lib.figures.style import WIDE, axes_of
 from lib.records import read_log
+from lib.talk.problem import Attacked
 
 # Samples a second in bfloat16, and of what: docs/speed.md.
 RATES = {"cifar10": (89_742, "a ResNet-110 makes on one H200"), "imagenet": (10_530, "a ResNet-50 makes on one H100")}
@@ -35,7 +39,7 @@ class Slide:
 
 
 def slides_of(talk: Talk) -> list[Slide]:
-    """The ten slides; their minutes add up to ten. What has no record is said with the command that makes it."""
+    """The slides; their minutes add up to ten. What has no record is said with the command that makes it."""
     logs = records_of(talk)
     slides = [*_opening(talk), *_paper(talk, logs), *_closing(talk, logs)]
     begin, timed = 0.0, []
@@ -46,34 +50,52 @@ def slides_of(talk: Talk) -> list[Slide]:
     return timed
 
 
-def records_of(talk: Talk) -> dict[float, pd.DataFrame]:
-    """{noise level: record} of notebook 01 in the talk's folder, with or without the hash in a file's name.
+def records_of(talk: Talk) -> dict[str, pd.DataFrame]:
+    """The records in the talk's folder that belong to the paper's table, with or without the hash in a file's name.
 
-    Of several for one level the newest counts.
+    Named by their row of it, as in "σ = 0.5"; where one row may have several, also by the noise level: "white-box, σ =
+    0.25". Of two with one name the newest counts.
     """
-    found: dict[float, pd.DataFrame] = {}
-    for path in sorted(talk.folder.glob("**/01_train_*-test_*.tsv"), key=lambda path: path.stat().st_mtime):
-        trained, tested = path.name.removeprefix("01_train_").removesuffix(".tsv").split("-test_")
-        if trained == tested.split("-")[0]:
-            found[float(trained)] = read_log(path)
-    return dict(sorted(found.items()))
+    found: dict[str, pd.DataFrame] = {}
+    for path in sorted(talk.folder.glob("**/*.tsv"), key=lambda path: path.stat().st_mtime):
+        stem = re.sub(r"-[0-9a-f]{8}$", "", path.stem)
+        for row, pattern in _rows(talk).items():
+            if fnmatch(stem, pattern):
+                log = read_log(path)
+                found[row if row.startswith("σ") else f"{row}, σ = {log['sigma'].iloc[0]:g}"] = log
+    order = list(_rows(talk))
+    return dict(sorted(found.items(), key=lambda item: (order.index(_row_of(item[0])), item[0])))
 
 
-def targets(talk: Talk, logs: dict[float, pd.DataFrame]) -> pd.DataFrame:
+def paper_table(talk: Talk) -> pd.DataFrame:
+    """The cells of the paper's table that certify anything: row, radius, certified_accuracy in percent."""
+    if talk.paper == "carlini2023":
+        table = tables.published(f"comparison_{talk.benchmark}")
+        table = table[table["reference"] == "Carlini et al. 2023"].rename(columns={"method": "row"})
+    else:
+        table = tables.published(f"{talk.paper}_{talk.benchmark}")
+        if talk.paper == "cohen2019":
+            table = table.assign(row=[f"σ = {sigma:g}" for sigma in table["sigma"]])
+        else:  # one classifier of each benchmark
+            table = table[table["classifier"] == table["classifier"].iloc[0]].rename(columns={"method": "row"})
+    return table.query("certified_accuracy > 0")[["row", "radius", "certified_accuracy"]]
+
+
+def targets(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Each cell of the paper's table: paper, ours, 95 % interval and verdict, in percent, or "not run".
 
-    The verdict is whether the paper's number lies in our interval; where it does not, by how many points ours differs.
+    Ours is the best of a row's records at that radius, as the paper's is. The verdict is whether the paper's number
+    lies in our interval; where it does not, by how many points ours differs.
     """
     rows = []
-    paper = tables.published(f"{talk.paper}_{talk.benchmark}").query("certified_accuracy > 0")
-    for cell in paper.itertuples():
-        row = {"σ": f"{cell.sigma:g}", "r": f"{cell.radius:g}", "paper": f"{cell.certified_accuracy:.0f}"}
-        log = logs.get(cell.sigma)
-        if log is None:
+    for cell in paper_table(talk).itertuples():
+        row = {"row": cell.row, "r": f"{cell.radius:g}", "paper": f"{cell.certified_accuracy:g}"}
+        own = [log for name, log in logs.items() if _row_of(name) == cell.row]
+        if not own:
             rows.append(row | {"ours": "not run", "95 % interval": "", "verdict": ""})
             continue
-        share = float(tables.certified_accuracy(log, cell.radius))
-        low, high = (100 * float(end) for end in accuracy_interval(round(share * len(log)), len(log)))
+        share, images = max((float(tables.certified_accuracy(log, cell.radius)), len(log)) for log in own)
+        low, high = (100 * float(end) for end in accuracy_interval(round(share * images), images))
         apart = 100 * share - cell.certified_accuracy
         verdict = "reached" if low <= cell.certified_accuracy <= high else f"{apart:+.1f} points"
         interval = f"{low:.1f} to {high:.1f}"
@@ -81,16 +103,32 @@ def targets(talk: Talk, logs: dict[float, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def missing(talk: Talk, logs: dict[float, pd.DataFrame]) -> list[str]:
-    """The commands that make what the targets lack."""
-    wanted = sorted({float(sigma) for sigma in tables.published(f"{talk.paper}_{talk.benchmark}")["sigma"]})
-    return [talk.command.replace("{sigma}", f"{sigma:g}") for sigma in wanted if sigma not in logs]
+def missing(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The commands that make what the targets lack, each once."""
+    command = talk.target.command if talk.command == THE_KITS else talk.command
+    run = {_row_of(name) for name in logs}
+    lacking = [row for row in dict.fromkeys(paper_table(talk)["row"]) if row not in run]
+    return list(dict.fromkeys(command.replace("{sigma}", row.removeprefix("σ = ")) for row in lacking))
 
 
-def costs(talk: Talk, logs: dict[float, pd.DataFrame]) -> pd.DataFrame:
+def _rows(talk: Talk) -> dict[str, str]:
+    """{row of the paper's table: pattern of the names of its records}."""
+    table = tables.published("cohen2019_" + talk.benchmark)
+    found: dict[str, str] = {}
+    for row, pattern in talk.target.rows.items():
+        levels = sorted(set(table["sigma"])) if "{}" in row else [0.0]
+        found |= {row.format(f"{sigma:g}"): pattern.format(float(sigma)) for sigma in levels}
+    return found
+
+
+def _row_of(name: str) -> str:
+    return re.sub(r", σ = [\d.]+$", "", name)
+
+
+def costs(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Samples an image, and minutes of a GPU for 500 images: as the paper has it, and as each record took."""
-    samples = {"the paper, each level": 100_100.0}
-    samples |= {f"ours, σ = {sigma:g}": float((log["n0"] + log["n"]).mean()) for sigma, log in logs.items()}
+    samples = {"the paper, each level": float(talk.target.samples[talk.benchmark])}
+    samples |= {f"ours, {name}": float((log["n0"] + log["n"]).mean()) for name, log in logs.items()}
     a_minute = 60 * RATES[talk.benchmark][0]
     rows = [(what, f"{mean:,.0f}", f"{500 * mean / a_minute:.1f}") for what, mean in samples.items()]
     return pd.DataFrame(rows, columns=["what", "samples an image", "minutes for 500 images"])
@@ -101,11 +139,19 @@ def _opening(talk: Talk) -> Iterator[Slide]:
         talk.title, 0.5, f"Who we are: {', '.join(talk.members)}. One sentence on why the question matters to us.",
         (talk.course, talk.team, ", ".join(talk.members)),
     )  # fmt: skip
+    example, run = Attacked.newest()
     yield Slide(
-        "The problem: a small change turns an answer around", 1.5,
-        "A classifier draws borders through the space of images, and some run close to an image. Empirical defenses "
-        "were broken, so we want a proof: no change up to a radius r changes the answer. Right: the circle that noise "
-        "and votes can certify.",
+        "The problem: a small change turns an answer around", 1.0,
+        "Above: a digit, a perturbation enlarged four times, and the digit with it. Below: what a classifier makes of "
+        "both. To us it is the same digit. The picture was chosen: the classifier is sure before and after.",
+        figure=example.figure(), run_id=run,
+        alt=f"A digit, a perturbation and the digit with it; below, the classifier answers {example.answer('before')} "
+        f"before and {example.answer('after')} after.",
+    )  # fmt: skip
+    yield Slide(
+        "What we want: a circle that no change can leave", 0.75,
+        "A classifier draws borders through the space of images, and some run close to an image. We want a proof: no "
+        "change up to a radius r changes the answer. Here: the circle that noise and votes can certify.",
         figure=sketches.certified_circle(0.6),
         alt="A plane with three classes and a small hole near an image x, noise around x, and the circle that is "
         "certified from its votes.",
@@ -113,7 +159,7 @@ def _opening(talk: Talk) -> Iterator[Slide]:
     broken = tables.published("heuristic_defenses")
     broken = broken.sort_values("accuracy")
     yield Slide(
-        "Prior work: nine defenses, and what an attack left", 1.0,
+        "Prior work: nine defenses, and what an attack left", 0.75,
         "Each of these was published with high robust accuracy; Athalye et al. 2018 attacked them again. Adversarial "
         "training is what stood, and it has no proof.",
         figure=_bars(broken["defense"].tolist(), broken["accuracy"].tolist(), "accuracy left, in %"),
@@ -121,75 +167,99 @@ def _opening(talk: Talk) -> Iterator[Slide]:
         "below ten percent.",
     )  # fmt: skip
     comparison = tables.published("comparison_imagenet")
-    wide = comparison.pivot(index="radius", columns="method", values="certified_accuracy") / 100
-    best = wide.loc[1.0].dropna().sort_values(ascending=False).index[:6]
-    figure = lines(wide.index, wide[best], r"$\ell_2$ radius", "certified accuracy", "ImageNet, as published",
-                   markers=True, from_zero=True)  # fmt: skip
+    years = dict(comparison[["method", "reference"]].drop_duplicates().itertuples(index=False, name=None))
     yield Slide(
-        "Prior work: certified defenses", 1.0,
-        "Of the twelve methods of the lecture's table, the six with the highest certified accuracy at r = 1. They "
-        "differ in how f is made; the certificate is the same, randomized smoothing.",
-        figure=figure,
-        alt=f"Published certified accuracy on ImageNet against the radius of {', '.join(best)}.",
+        "Prior work: from attacks to proofs", 0.5,
+        "Heuristic defenses fell in 2018. Proofs that scale to ImageNet came a year later, and all of the certified "
+        "methods here are randomized smoothing.",
+        figure=_time_line({name: int(re.findall(r"\d{4}", said)[0]) for name, said in years.items()}),
+        alt="A time line: nine heuristic defenses in 2018, and from 2019 to 2023 the twelve certified methods: "
+        f"{', '.join(years)}.",
+    )  # fmt: skip
+    yield Slide(
+        "Prior work: twelve certified methods on ImageNet", 0.75,
+        "Certified accuracy in percent at each radius, the best noise level of each; in parentheses the clean accuracy "
+        "of that model. Off the shelf: was the classifier trained for this? Nobody is best everywhere.",
+        table=_lecture_table(comparison),
     )  # fmt: skip
 
 
-def _paper(talk: Talk, logs: dict[float, pd.DataFrame]) -> Iterator[Slide]:
-    yield Slide(
-        "The paper", 1.5,
-        "g answers what f answers most often on noisy copies of x. If p_A is a lower bound on how often, the radius is "
-        "σ times the normal quantile of p_A, and no larger radius holds for every f. PREDICT and CERTIFY only count.",
-        (
-            PAPERS[talk.paper],
-            "g(x): the class that f answers most often on x + noise",
-            "certified radius: R = σ · Φ⁻¹(p_A)",
-            "p_A from n votes by an exact binomial bound, wrong with probability α = 0.001 at most",
-            _claim(talk),
-        ),
-    )  # fmt: skip
+def _paper(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> Iterator[Slide]:
+    said = "Randomized smoothing: g answers what f answers most often on noisy copies of x. If p_A is a lower bound on "
+    said += "how often, the radius is σ times the normal quantile of p_A, and no larger radius holds for every f."
+    yield Slide("The paper", 1.5, said, (talk.target.title, *talk.target.points, _claim(talk)))
     table, lacking = targets(talk, logs), missing(talk, logs)
     run = str(talk.records)
     number = max((len(log) for log in logs.values()), default=0)
     said = f"Each cell of the paper's table beside ours, on {talk.data}, {number} images."
-    commands = (f"not run yet, {len(lacking)} noise levels, the first: {lacking[0]}",) if lacking else ()
+    commands = (f"not run yet, the first: {lacking[0]}",) if lacking else ()
     yield Slide("Targets: the paper's table", 1.5, said, commands, table=table, run_id=run)
     if logs:
-        with mpl.rc_context(STYLE):
-            shown = {f"σ = {sigma:g}": log for sigma, log in logs.items()}
-            figure = accuracy_curves(shown, f"{talk.data}, {number} images; points: the paper")
-            paper = tables.published(f"{talk.paper}_{talk.benchmark}").query("certified_accuracy > 0")
-            for line, sigma in zip(list(figure.axes[0].lines), logs):
-                points = paper[paper["sigma"] == sigma]
-                figure.axes[0].plot(points["radius"], points["certified_accuracy"] / 100, "o", color=line.get_color(),
-                                    markersize=9)  # fmt: skip
         yield Slide(
             "What we have so far", 1.0, "Lines are ours, with 95 % intervals over the images; points are the paper's.",
-            figure=figure, run_id=run,
-            alt=f"Certified accuracy against the radius at {len(logs)} noise levels; points are the paper's numbers.",
+            figure=beside_the_paper(talk, logs), run_id=run,
+            alt=f"Certified accuracy against the radius: {', '.join(logs)}; points are the paper's numbers.",
         )  # fmt: skip
     else:
         yield Slide("What we have so far", 1.0, "Nothing has been run yet; say when.", commands, run_id=run)
 
 
-def _closing(talk: Talk, logs: dict[float, pd.DataFrame]) -> Iterator[Slide]:
+def beside_the_paper(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Certified accuracy of the records against the radius, and the paper's cells of their rows as points."""
+    number = max(len(log) for log in logs.values())
+    with mpl.rc_context(STYLE):
+        figure = accuracy_curves(logs, f"{talk.data}, {number} images; points: the paper")
+        paper, drawn = paper_table(talk), set()
+        for line, name in zip(list(figure.axes[0].lines), logs):
+            cells = paper[paper["row"] == _row_of(name)]
+            if _row_of(name) not in drawn:
+                share = cells["certified_accuracy"] / 100
+                figure.axes[0].plot(cells["radius"], share, "o", color=line.get_color(), markersize=9)
+            drawn.add(_row_of(name))
+    return figure
+
+
+def _closing(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> Iterator[Slide]:
     said = "One sentence for each line, and what could go wrong."
-    yield Slide("How our work differs", 1.0, said, talk.difference)
+    yield Slide("How our work differs", 0.75, said, talk.difference)
     rate, what = RATES[talk.benchmark]
     yield Slide(
         "What it costs", 0.5,
         f"Samples over the {rate:,} a second that {what} (docs/speed.md); the paper "
-        "takes 100,100 of each image.",
+        f"takes {talk.target.samples[talk.benchmark]:,} of each image.",
         table=costs(talk, logs), run_id=talk.records if logs else "",
     )  # fmt: skip
     yield Slide("Next steps", 0.5, "Who does what, and by when.", table=pd.DataFrame(list(talk.tasks)))
 
 
 def _claim(talk: Talk) -> str:
-    """The paper's numbers at one radius: the best of its noise levels there."""
-    table = tables.published(f"{talk.paper}_{talk.benchmark}").query("radius == 0.5")
+    """The paper's numbers at one radius: the best of its rows there."""
+    table = paper_table(talk).query("radius == 0.5")
     best = table.loc[table["certified_accuracy"].idxmax()]
     name = BENCHMARKS[talk.benchmark]
-    return f"claim: {best.certified_accuracy:.0f} % of {name} certified at r = 0.5, with σ = {best.sigma:g}"
+    return f"claim: {best.certified_accuracy:g} % of {name} certified at r = 0.5, {best.row}"
+
+
+def _lecture_table(comparison: pd.DataFrame) -> pd.DataFrame:
+    """The lecture's table as it prints it, a row a method, without the references."""
+    printed = tables.as_printed(comparison).droplevel("reference").reset_index().fillna("")
+    printed.columns = [name.replace("_", " ") if isinstance(name, str) else f"r = {name:g}" for name in printed]
+    return printed
+
+
+def _time_line(methods: Mapping[str, int]) -> Figure:
+    """Years from left to right; above each the methods that were published in it, the heuristic defenses in one box."""
+    with mpl.rc_context(STYLE | {"axes.grid": False}):
+        axes = axes_of("", "")
+        height = Counter({2018: 1})
+        axes.text(2018, 0.5, "nine heuristic\ndefenses", ha="center", va="center", color="#A03000")
+        for name, year in methods.items():
+            axes.text(year, height[year] + 0.5, name, ha="center", va="center", color="#005A8C")
+            height[year] += 1
+        years = range(2018, max(methods.values()) + 1)
+        axes.set(xlim=(2017.4, years[-1] + 0.6), ylim=(0, max(height.values()) + 0.3), xticks=list(years), yticks=[])
+        axes.spines["left"].set_visible(False)
+    return axes.figure
 
 
 def _clock(minutes: float) -> str:
@@ -215,6 +285,18 @@ def _enlarged(figure: Figure | None, run_id: str) -> Figure | None:
     if run_id:
         figure.text(0.995, 0.005, run_id, ha="right", va="bottom", fontsize=POINTS, color="#595959")
     return figure
+
+
+def pieces(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """The table as it stands on a slide: a long one in two halves beside each other."""
+    half = -(-len(table) // 2) if len(table) > 13 else max(len(table), 1)
+    return [table.iloc[first : first + half] for first in range(0, len(table), half)]
+
+
+def right_aligned(table: pd.DataFrame) -> list[bool]:
+    """For each column whether it holds numbers: most of its cells that say anything begin with one."""
+    said = [[str(cell) for cell in table[name] if str(cell)] for name in table]
+    return [2 * sum(bool(re.match(r"[(+-]?\d", cell)) for cell in cells) > len(cells) for cells in said]
 
 
 def alt_text(slide: Slide) -> str:

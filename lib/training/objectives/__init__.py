@@ -5,7 +5,7 @@ from lib.training.objectives.base import Objective, Step, add_noise, cross_entro
 from lib.training.objectives.catrs import CATRS
 from lib.training.objectives.consistency import Consistency
 from lib.training.objectives.copies import GaussianCopies
-from lib.training.objectives.denoising import MSE, Classification, Classifiers, Stability
+from lib.training.objectives.denoising import MSE, BehindDenoiser, Classification, Classifiers, Stability
 from lib.training.objectives.diffusion import DDPM
 from lib.training.objectives.distillation import Distillation
 from lib.training.objectives.drt import DRT
@@ -25,6 +25,7 @@ __all__ = [
     "MACER",
     "MSE",
     "AdversarialTraining",
+    "BehindDenoiser",
     "Classification",
     "Classifiers",
     "Consistency",

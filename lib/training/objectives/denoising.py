@@ -1,4 +1,4 @@
-"""Training denoisers in front of a classifier (Salman et al. 2020): MSE, Stab, Clf."""
+"""Denoisers in front of a classifier (Salman et al. 2020): MSE, Stab, Clf; and a classifier behind a denoiser."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,11 +61,35 @@ class Classification(ThroughClassifiers):
         return cross_entropy(f(model(add_noise(images, self.sigma, step.generator))), labels, step)
 
 
+@dataclass(frozen=True)
+class BehindDenoiser(Objective):
+    """A classifier's cross-entropy on what a frozen `denoiser` makes of x + noise (Carlini et al. 2023, fine-tuned).
+
+    ValueError for a denoiser that training would change.
+    """
+
+    sigma: float
+    denoiser: nn.Module
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_trainable(self.denoiser, "denoiser")
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, step: Step) -> Tensor:
+        with torch.no_grad():
+            denoised = self.denoiser(add_noise(images, self.sigma, step.generator))
+        return cross_entropy(model(denoised), labels, step)
+
+
 def _family(classifiers: Classifiers) -> tuple[nn.Module, ...]:
     family = (classifiers,) if isinstance(classifiers, nn.Module) else tuple(classifiers)
     if not family:
         raise ValueError(f"classifiers must hold at least one network; got {classifiers!r}")
     for i, network in enumerate(family):
-        if any(part.training for part in network.modules()) or any(p.requires_grad for p in network.parameters()):
-            raise ValueError(f"classifiers[{i}] would be trained, too: call .eval().requires_grad_(False) on it first")
+        _refuse_trainable(network, f"classifiers[{i}]")
     return family
+
+
+def _refuse_trainable(network: nn.Module, name: str) -> None:
+    if any(part.training for part in network.modules()) or any(p.requires_grad for p in network.parameters()):
+        raise ValueError(f"{name} would be trained, too: call .eval().requires_grad_(False) on it first")
