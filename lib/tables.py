@@ -1,10 +1,11 @@
-"""Numbers out of certification logs, and tables of them as CSV, Markdown and LaTeX.
+"""Numbers out of certification logs, and tables of them as CSV, Markdown and LaTeX, ready to paste.
 
 A log is a DataFrame as `lib.records.read_log` gives it; an abstention is never correct, whatever label and column
 say. Accuracies are fractions; only the tables of published numbers (`published`) are in percent, as papers print them.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,22 @@ from lib.records.row import ABSTAIN
 _PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 
 Format = Callable[[float], str]
+Formats = Format | Mapping[object, Format] | None
 _plain: Format = "{:g}".format
+# What notebooks call a row of a paper's table, by data set. Salman et al. trained the white-box denoiser of their
+# CIFAR-10 table with Stab, that of ImageNet with Stab+MSE.
+_SERIES = {
+    "white-box": {"cifar10": "Stab", "imagenet": "Stab+MSE"},
+    **dict.fromkeys(("RS", "trained on noise (Cohen)"), dict.fromkeys(("cifar10", "imagenet"), "trained on noise")),
+    "Denoised": {"cifar10": "Stab+MSE denoiser", "imagenet": "Stab+MSE denoiser"},
+    "Diffusion": {"cifar10": "one-step diffusion", "imagenet": "one-step diffusion"},
+}
+# What pdfLaTeX does not read by itself.
+_IN_LATEX = {
+    "α": r"\alpha", "δ": r"\delta", "ε": r"\varepsilon", "λ": r"\lambda", "σ": r"\sigma", "τ": r"\tau", "Φ": r"\Phi",
+    "ℓ": r"\ell", "₂": "_2", "∞": r"\infty", "⋆": r"^\star", "⁻¹": "^{-1}", "≤": r"\le", "≥": r"\ge", "±": r"\pm",
+    "×": r"\times", "−": "-", "→": r"\to", "✗": r"\times",
+}  # fmt: skip
 
 
 def certified_accuracy(log: pd.DataFrame, radii: ArrayLike) -> np.ndarray:
@@ -149,26 +165,40 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def to_markdown(table: pd.DataFrame, formats: Format | Mapping[object, Format] = _plain) -> str:
-    """`table` as GitHub Markdown; arguments as for `save`."""
+def to_markdown(table: pd.DataFrame, formats: Formats = None) -> str:
+    """`table` as GitHub Markdown, numbers to the right; arguments as for `save`."""
     text = _as_text(table, formats)
-    rows = [list(text.columns), ["---"] * text.shape[1], *text.to_numpy().tolist()]
+    rule = ["---:" if right else "---" for right in right_aligned(text)]
+    rows = [list(text.columns), rule, *text.to_numpy().tolist()]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
 
 
-def to_latex(table: pd.DataFrame, formats: Format | Mapping[object, Format] = _plain) -> str:
-    """`table` as a LaTeX tabular in booktabs style; arguments as for `save`."""
-    return _as_text(table, formats).to_latex(index=False, escape=True)
+def to_latex(table: pd.DataFrame, formats: Formats = None) -> str:
+    """`table` as a tabular of pdfLaTeX with the package booktabs, numbers to the right; arguments as for `save`."""
+    text = _as_text(table, formats)
+    sides = "".join("r" if right else "l" for right in right_aligned(text))
+    tabular = text.to_latex(index=False, escape=True, column_format=sides)
+    for sign, command in _IN_LATEX.items():
+        tabular = tabular.replace(sign, f"${command}$")
+    return "% \\usepackage{booktabs}\n" + tabular
 
 
-def save(table: pd.DataFrame, path_stem: str | Path, formats: Format | Mapping[object, Format] = _plain) -> list[Path]:
-    """Write `table` as path_stem.csv (all digits) and .md and .tex (to be read); returns the three paths.
+def right_aligned(table: pd.DataFrame) -> list[bool]:
+    """For each column whether it holds numbers: most of its cells that say anything begin with one."""
+    said = [[str(cell) for cell in table[name] if str(cell).strip("–")] for name in table]
+    return [2 * sum(bool(re.match(r"[(+-]?\d", cell)) for cell in cells) > len(cells) for cells in said]
 
-    `formats` prints the floats of every column, or of the columns it names: `percent`, {"accuracy": percent}.
+
+def save(table: pd.DataFrame, path_stem: str | Path, formats: Formats = None) -> list[Path]:
+    """Write `table` as path_stem.csv (all digits), and to be read .word.csv, .md and .tex; returns the four paths.
+
+    `formats` prints the floats of every column, or of the columns it names: {"accuracy": percent}. Without it fractions
+    are in percent with one decimal, in the columns headed by a radius and in "abstained", and ACR has three decimals.
     What is missing is printed as a dash; an index that only numbers the rows is left out.
     """
-    csv = table.to_csv(index=_has_names(table))
-    content = {".csv": csv, ".md": to_markdown(table, formats), ".tex": to_latex(table, formats)}
+    printed = "\ufeff" + _as_text(table, formats).to_csv(index=False)  # the mark tells Word and Excel that it is UTF-8
+    content = {".csv": table.to_csv(index=_has_names(table)), ".word.csv": printed}
+    content |= {".md": to_markdown(table, formats), ".tex": to_latex(table, formats)}
     paths = [Path(f"{path_stem}{suffix}") for suffix in content]
     for path, text in zip(paths, content.values()):
         atomic_write(path, text)
@@ -185,6 +215,40 @@ def published(name: str) -> pd.DataFrame:
         known = ", ".join(sorted(file.stem for file in _PUBLISHED.glob("*.csv")))
         raise ValueError(f"name must be one of {known}; got {name!r}")
     return pd.read_csv(path, comment="#")
+
+
+def paper_rows(paper: str, data: str) -> pd.DataFrame:
+    """A paper's table on one data set, cell by cell: row, radius, certified_accuracy in percent, without its zeros.
+
+    `paper`: "cohen2019", whose rows are noise levels ("σ = 0.5"), "salman2020" (of its first classifier) or
+    "comparison", whose rows are methods, each cell at its best noise level. Empty where there is no table of `data`.
+    ValueError for a paper without a table.
+    """
+    columns = ["row", "radius", "certified_accuracy"]
+    if not (_PUBLISHED / f"{paper}_{data}.csv").exists():
+        published(f"{paper}_cifar10")  # or a ValueError
+        return pd.DataFrame(columns=columns)
+    table = published(f"{paper}_{data}").query("certified_accuracy > 0")
+    if "classifier" in table:
+        table = table[table["classifier"] == table["classifier"].iloc[0]]
+    names = table["method"] if "method" in table else [f"σ = {sigma:g}" for sigma in table["sigma"]]
+    return table.assign(row=names)[columns]
+
+
+def points_of(names: Iterable[str], paper: str, data: str) -> dict[str, pd.DataFrame]:
+    """Which of the series `names` a paper's table has numbers for: {name: its rows of `paper_rows`}.
+
+    A series belongs to the row that its name begins with, "σ = 0.5" or "white-box, K = 3", or that _SERIES calls so. Of
+    several the last: black-box denoisers come with more and more surrogates.
+    """
+    table, found = paper_rows(paper, data), {}
+    starts = {_SERIES.get(row, {}).get(data, row): row for row in table["row"]} | {row: row for row in table["row"]}
+    for name in names:
+        called = re.sub(r"(?<=σ = )[\d.]+", lambda level: f"{float(level[0]):g}", name)  # 1.0 is 1
+        held = [start for start in starts if called == start or called.startswith(f"{start},")]
+        if held:
+            found[starts[max(held, key=len)]] = name
+    return {name: table[table["row"] == row] for row, name in found.items()}
 
 
 def as_printed(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -226,9 +290,16 @@ def _has_names(table: pd.DataFrame) -> bool:
     return not isinstance(table.index, pd.RangeIndex)
 
 
-def _as_text(table: pd.DataFrame, formats: Format | Mapping[object, Format]) -> pd.DataFrame:
+def _usual(heading: object) -> Format:
+    """How the floats of a column are printed: a radius or "abstained" heads fractions."""
+    if heading == "abstained" or re.fullmatch(r"\d+(\.\d+)?", str(heading)):
+        return percent
+    return "{:.3f}".format if heading == "ACR" else _plain
+
+
+def _as_text(table: pd.DataFrame, formats: Formats) -> pd.DataFrame:
     """Every heading and cell as text, the index as the first column where it names the rows."""
-    by_column = formats if isinstance(formats, Mapping) else dict.fromkeys(table.columns, formats)
+    by_column = formats if isinstance(formats, Mapping) else {name: formats or _usual(name) for name in table}
     flat = table.rename_axis(columns=None)
     if _has_names(flat):
         flat = flat.rename_axis(index=flat.index.name or "").reset_index()

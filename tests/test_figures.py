@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lib import figures
+from lib import figures, tables
 from lib.captions import CAPTIONS, caption
 from lib.figures import publishing
 from lib.figures.style import LEVELS, METHODS, PALETTE, known_colour, looks
@@ -67,6 +67,22 @@ def test_curves_are_drawn_into_the_axes_that_are_given_up_to_the_radius_that_is_
     assert figures.accuracy_curves(LOGS, "title", panels[1], reach=2.0) is figure
     assert not panels[0].lines and [line.get_xdata()[-1] for line in panels[1].lines] == [2.1, 2.1]
     assert panels[1].get_title() == "title"
+
+
+def test_published_points_have_the_colour_of_their_curve_and_only_where_the_paper_has_the_data():
+    figure = figures.accuracy_curves(LOGS, paper=("cohen2019", "cifar10"))
+    first, second, *points, _ = figure.axes[0].lines
+    table = tables.paper_rows("cohen2019", "cifar10")
+    for line, drawn, row in zip((first, second), points, LOGS, strict=True):
+        cells = table[table["row"] == row]
+        assert drawn.get_color() == line.get_color() and drawn.get_linestyle() == "None"
+        assert drawn.get_xydata().tolist() == [
+            [r, c / 100] for r, c in cells[["radius", "certified_accuracy"]].to_numpy()
+        ]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [*LOGS, "published"]
+    best = figures.accuracy_curves({"white-box": LOG}, paper=("salman2020", "imagenet"))
+    assert best.axes[0].get_legend().get_texts()[-1].get_text() == "published, at the best σ"
+    assert len(figures.accuracy_curves(LOGS, paper=("cohen2019", "digits")).axes[0].lines) == len(LOGS)
 
 
 def test_49_curves_differ_in_colour_or_line_style():

@@ -246,6 +246,15 @@ def test_formulas_and_prices_are_not_taken_for_one_another(notebook):
     assert re.findall(r"\\\\(?=[a-zA-Z])", prose(notebook)) == []
 
 
+@pytest.mark.parametrize(("name", "paper"), [("01", "cohen2019"), ("02", "salman2020"), ("03", "comparison")])
+def test_the_curves_of_a_paper_stand_beside_its_points_where_it_has_the_data(name, paper):
+    (path,) = FOLDER.glob(f"{name}_*.ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    assert f'("{paper}", data.name)' in "\n".join(cell.source for cell in code(notebook))
+    curves = [ast.unparse(node) for node in nodes(notebook, ast.Call) if "accuracy_curves" in ast.unparse(node.func)]
+    assert any("paper=" in call for call in curves)
+
+
 def test_every_assert_says_what_does_not_hold(notebook):
     assert [ast.unparse(node) for node in nodes(notebook, ast.Assert) if node.msg is None] == []
 

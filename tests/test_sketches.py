@@ -35,6 +35,29 @@ def test_the_circles_are_what_a_simulated_vote_certifies(sigma):
         assert low - 0.01 <= float(written) <= high + 0.01
 
 
+def contrast(first, second):
+    """Of two colours, by WCAG 2.2."""
+    shades = []
+    for colour in (first, second):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+        shades.append(0.05 + float(np.dot([0.2126, 0.7152, 0.0722], linear)))
+    return max(shades) / min(shades)
+
+
+@pytest.mark.parametrize(
+    "figure", [sketches.certified_circle(0.5), sketches.half_space()], ids=["circle", "half space"]
+)
+def test_letters_and_dots_can_be_told_from_the_tint_below_them(figure):
+    axes = figure.axes[0]
+    regions = next(part for part in axes.collections if type(part).__name__ == "QuadContourSet")
+    tints = [[1 - alpha * (1 - c) for c in rgb] for *rgb, alpha in regions.get_facecolors()]
+    letters = [text.get_color() for text in axes.texts if text.get_text() in "ABC"]
+    dots = [part.get_facecolors()[0][:3] for part in axes.collections if type(part).__name__ == "PathCollection"]
+    assert len(tints) >= 2 and len(letters) >= 2
+    assert min(contrast(sketches.mpl.colors.to_rgb(letter), tint) for letter in letters for tint in tints) >= 4.5
+    assert all(contrast(dot, tint) >= 3 for dot in dots for tint in tints)
+
+
 def test_the_half_space_keeps_what_the_theorem_says():
     kept = stats.norm.cdf(stats.norm.ppf(0.9) - 0.8)
     assert re.findall(r"A has (\d\.\d+)", words(sketches.half_space(0.9, 0.8))) == ["0.90", f"{kept:.2f}"]

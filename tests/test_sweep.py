@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from tiny_notebook import Kit
 from lib import sweep
 from lib.config import NOTEBOOKS
 from lib.runner import grid as grid_module
+from lib.runner import report
 from lib.runner.jobs import up_to_date
 
 pytestmark = pytest.mark.usefixtures("tiny_is_known")
@@ -97,6 +99,24 @@ def test_the_table_has_a_row_for_each_record_of_the_complete_points(swept):
 def test_the_figure_is_saved_in_every_format(swept):
     kit, *_ = swept
     assert len(list(kit.folder.glob("runs/sweeps/rates/certified_accuracy.*"))) == 3
+
+
+def told(*varied):
+    """What the figure of a sweep with these points says: its title, and its legends without their order."""
+    log = pd.DataFrame({"predict": [1, 1], "label": 1, "correct": True, "radius": [0.2, 0.4]})
+    points = [grid_module.Point(SimpleNamespace(name="tiny"), values) for values in varied]
+    figure = report.figure([(point, record, log) for point in points for record in ("a", "b")])
+    legends = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
+    assert all(legend == legends[0] for legend in legends) and len(legends) == 2
+    return figure.get_suptitle(), legends[0]
+
+
+def test_the_legend_leaves_out_what_does_not_vary_and_the_title_says_it():
+    one = {"rate": 0.1, "sigmas": [0.5], "seed": 0}
+    assert told(one, one | {"rate": 0.6}) == ("varied: rate; sigmas = [0.5]; seed = 0", ["rate = 0.1", "rate = 0.6"])
+    title, legend = told(one, one | {"rate": 0.6, "seed": 1})
+    assert title == "varied: rate, seed; sigmas = [0.5]" and legend == ["rate = 0.1, seed = 0", "rate = 0.6, seed = 1"]
+    assert told({}) == ("varied: nothing", ["all points"])
 
 
 def test_complete_points_are_skipped_and_failed_ones_run_again(swept, monkeypatch):

@@ -1,6 +1,8 @@
 """Accuracies, radii and tables against numbers counted by hand, and the published numbers themselves."""
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pandas as pd
 import pytest
 
 from lib.tables import (
+    _IN_LATEX,
     abstention_rate,
     accuracy_table,
     answer_table,
@@ -16,8 +19,11 @@ from lib.tables import (
     beside_published,
     certified_accuracy,
     envelope,
+    paper_rows,
     percent,
+    points_of,
     published,
+    right_aligned,
     save,
     summary,
     to_latex,
@@ -150,7 +156,7 @@ FORMATS = {"radius": "{:.3f}".format, "certified_accuracy": percent}
 def test_markdown_has_a_row_a_line_and_a_dash_for_what_is_missing():
     assert to_markdown(TABLE, FORMATS).splitlines() == [
         "| method | radius | certified_accuracy |",
-        "| --- | --- | --- |",
+        "| --- | ---: | ---: |",
         "| a\\|b | 0.250 | 66.7 |",
         "| 50% & more | 0.500 | – |",
     ]
@@ -166,12 +172,54 @@ def test_latex_escapes_what_latex_would_read_as_its_own():
     assert r"50\% \& more & 0.500 & – \\" in text and r"certified\_accuracy" in text and r"\toprule" in text
 
 
-def test_save_writes_all_digits_as_csv_and_the_printed_ones_as_markdown_and_latex(tmp_path):
+def test_save_writes_all_digits_as_csv_and_the_printed_ones_for_word_as_markdown_and_as_latex(tmp_path):
     paths = save(TABLE, tmp_path / "tables" / "sigma_0.25", FORMATS)
-    assert [path.name for path in paths] == ["sigma_0.25.csv", "sigma_0.25.md", "sigma_0.25.tex"]
+    assert [path.name for path in paths] == [f"sigma_0.25.{kind}" for kind in ("csv", "word.csv", "md", "tex")]
     pd.testing.assert_frame_equal(pd.read_csv(paths[0]), TABLE)
-    assert paths[1].read_text() == to_markdown(TABLE, FORMATS)
-    assert paths[2].read_text() == to_latex(TABLE, FORMATS)
+    assert paths[1].read_bytes().startswith(b"\xef\xbb\xbf"), "without the mark Word and Excel take it for another code"
+    assert pd.read_csv(paths[1], dtype=str).to_numpy().tolist() == [
+        ["a|b", "0.250", "66.7"],
+        ["50% & more", "0.500", "–"],
+    ]
+    assert paths[2].read_text() == to_markdown(TABLE, FORMATS)
+    assert paths[3].read_text() == to_latex(TABLE, FORMATS)
+
+
+def test_without_formats_fractions_are_percents_with_one_decimal_and_other_numbers_are_not():
+    table = summary({"five": FIVE}, [0, 0.5]).reset_index(names="method").assign(seconds=12.5)
+    last = to_markdown(table).splitlines()[-1]
+    assert last == "| five | 60.0 | 20.0 | 0.150 | 20.0 | 12.5 |"
+
+
+def test_columns_of_numbers_are_aligned_to_the_right_everywhere():
+    table = as_printed(published("comparison_imagenet")).reset_index()
+    texts = {"method", "reference", "off_the_shelf", "extra_data"}
+    assert right_aligned(table.fillna("–")) == [column not in texts for column in table]
+    assert "{llllrrrrr}" in to_latex(table) and "| --- | --- | --- | --- | ---: |" in to_markdown(table)
+
+
+PRINTED = {name: published(name) for name in PUBLISHED}
+PRINTED |= {
+    f"{name}, as printed": as_printed(table).reset_index() for name, table in PRINTED.items() if "comparison" in name
+}
+PRINTED["every sign"] = pd.DataFrame({f"a_{sign}": [f"{sign} & 50 %"] for sign in _IN_LATEX})
+PRINTED["levels"] = summary({"σ = 0.5": FIVE, "$p_B$ = 1 - $p_A$": FIVE}, [0, 0.5])
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_latex_compiles(name, tmp_path):
+    engine = next(filter(shutil.which, ("pdflatex", "xelatex", "lualatex")), None)
+    if not engine:
+        pytest.skip("needs LaTeX: pdflatex, xelatex or lualatex")
+    head = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\tiny\n"
+    # A long table is as many pages as it needs rows: the first forty have every sign that there is.
+    (tmp_path / "table.tex").write_text(
+        f"{head}{to_latex(PRINTED[name].head(40))}\\end{{document}}\n", encoding="utf-8"
+    )
+    words = [engine, "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    assert done.returncode == 0, done.stdout[-1500:]
+    assert "Missing character" not in (tmp_path / "table.log").read_text(errors="replace")
 
 
 def test_the_index_is_kept_in_the_csv_where_it_names_the_rows(tmp_path):
@@ -180,6 +228,59 @@ def test_the_index_is_kept_in_the_csv_where_it_names_the_rows(tmp_path):
 
 
 # --- published numbers -----------------------------------------------------------------------------
+
+
+TABLES = [
+    name.rsplit("_", 1) for name in PUBLISHED if name.rsplit("_", 1)[0] in ("cohen2019", "salman2020", "comparison")
+]
+TABLES = [(paper, data) for paper, data in TABLES if data in ("cifar10", "imagenet")]
+
+
+@pytest.mark.parametrize(("paper", "data"), TABLES)
+def test_the_points_beside_a_curve_are_the_cells_of_its_row_and_every_row_finds_its_curve(paper, data):
+    rows, table = paper_rows(paper, data), published(f"{paper}_{data}")
+    assert len(rows) and not rows.duplicated(["row", "radius"]).any() and (rows["certified_accuracy"] > 0).all()
+    for row in set(rows["row"]):
+        points = points_of([f"{row}, K = 2", "another", row], paper, data)
+        assert list(points) == [row], "of several curves the last"
+        where = table["sigma"] == float(row[4:]) if paper == "cohen2019" else table["method"] == row
+        if "classifier" in table:
+            where &= table["classifier"] == table["classifier"].iloc[0]
+        cells = table[where & (table["certified_accuracy"] > 0)]
+        kept = ["radius", "certified_accuracy"]
+        assert points[row][kept].to_numpy().tolist() == cells[kept].to_numpy().tolist()
+
+
+NAMED = {  # what the curves of notebooks 01 to 03 are called, and the rows that they have points of
+    ("cohen2019", "cifar10"): {"σ = 0.25": "σ = 0.25", "σ = 1.0": "σ = 1", "trained at σ = 0.5": ""},
+    ("salman2020", "cifar10"): {"Stab": "white-box", "Stab+MSE": "", "MSE": "", "no denoiser": "no denoiser"},
+    ("salman2020", "imagenet"): {"Stab": "", "Stab+MSE": "white-box", "trained on noise": "trained on noise (Cohen)"},
+    ("comparison", "imagenet"): {
+        "one-step diffusion": "Diffusion",
+        "Stab+MSE denoiser": "Denoised",
+        "MSE denoiser": "",
+    },
+    ("comparison", "cifar10"): {"trained on noise": "RS", "Diffusion, fine-tuned": "Diffusion, fine-tuned"},
+}
+
+
+@pytest.mark.parametrize(("paper", "data"), TABLES)
+def test_curves_of_notebooks_have_points_by_the_names_that_notebooks_give_them(paper, data):
+    for name, row in NAMED.get((paper, data), {}).items():
+        assert [set(cells["row"]) for cells in points_of([name], paper, data).values()] == ([{row}] if row else []), (
+            name
+        )
+
+
+@pytest.mark.parametrize("data", ["digits", "folder", "photographs"])
+@pytest.mark.parametrize("paper", sorted({paper for paper, _ in TABLES}))
+def test_data_without_a_table_has_no_points(paper, data):
+    assert paper_rows(paper, data).empty and points_of(["σ = 0.5", "white-box", "RS"], paper, data) == {}
+
+
+def test_a_paper_without_a_table_is_refused_with_the_names_there_are():
+    with pytest.raises(ValueError, match=r"salman2020_imagenet.*got 'salman_"):
+        paper_rows("salman", "digits")
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are():

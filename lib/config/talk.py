@@ -1,7 +1,7 @@
 """What a team says in its talk.yaml; every word of it is checked before anything is drawn."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,19 @@ from lib.machine.provenance import PROJECT_ROOT
 class Paper:
     """A paper whose table can be the target.
 
-    `points`: what its slide says; `samples`: n0 + n an image, by benchmark; `rows`: which records may fill a row of its
-    table, {row: pattern of their names}; `command`: what makes a missing one, {sigma} in it becomes the noise level.
+    `points`: what its slide says; `table`: its name in `lib.tables.paper_rows`; `samples`: n0 + n an image, by
+    benchmark; `rows`: which records may fill a row of its table, {row: pattern of their names}; `command`: what makes a
+    missing one, {sigma} in it becomes the noise level and {profile} the benchmark's.
     """
 
     title: str
     points: tuple[str, ...]
+    table: str
     samples: dict[str, int]
     rows: dict[str, str]
     command: str
 
 
-_RUN = "python -m lib.run"
 PAPERS = {
     "cohen2019": Paper(
         "Cohen, Rosenfeld and Kolter 2019, randomized smoothing",
@@ -36,9 +37,10 @@ PAPERS = {
             "certified radius: R = σ · Φ⁻¹(p_A)",
             "p_A from n votes by an exact binomial bound, wrong with probability α = 0.001 at most",
         ),
+        "cohen2019",
         {"cifar10": 100_100, "imagenet": 100_100},
         {"σ = {}": "01_train_{0}-test_{0}"},
-        f'{_RUN} 01_randomized_smoothing --profile cifar10_fast -p sigmas "[{{sigma}}]"',
+        'python -m lib.run 01_randomized_smoothing --profile {profile} -p sigmas "[{sigma}]"',
     ),
     "salman2020": Paper(
         "Salman et al. 2020, denoised smoothing",
@@ -48,6 +50,7 @@ PAPERS = {
             "white-box: D learns through f itself; black-box: through surrogates",
             "the certificate is that of Cohen et al.: R = σ · Φ⁻¹(p_A)",
         ),
+        "salman2020",
         {"cifar10": 10_100, "imagenet": 10_100},
         {
             "trained on noise (Cohen)": "02_trained_on_noise_*",
@@ -55,7 +58,7 @@ PAPERS = {
             "black-box": "02_black_*",
             "white-box": "02_Stab*",
         },
-        f"{_RUN} 02_denoised_smoothing --profile cifar10_fast",
+        'python -m lib.run 02_denoised_smoothing --profile {profile} -p sigmas "[0.25, 0.5, 1.0]"',
     ),
     "carlini2023": Paper(
         "Carlini et al. 2023, (certified!!) adversarial robustness for free",
@@ -65,12 +68,14 @@ PAPERS = {
             "one step, then an off-the-shelf classifier",
             "the certificate is that of Cohen et al.: R = σ · Φ⁻¹(p_A)",
         ),
+        "comparison",
         {"cifar10": 100_100, "imagenet": 10_100},
         {"Diffusion": "03_one-step_diffusion_*", "Diffusion, fine-tuned": "03_few_fine-tuned*"},
-        f"{_RUN} 03_diffusion_denoising --profile cifar10_fast",
+        'python -m lib.run 03_diffusion_denoising --profile {profile} -p sigmas "[0.25, 0.5, 1.0]"',
     ),
 }
 BENCHMARKS = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
+PROFILES = {"cifar10": "cifar10_fast", "imagenet": "imagenet"}
 TASK = ("what", "who", "by")
 THE_KITS = "the kit's"
 
@@ -123,7 +128,8 @@ class Talk:
                 for part in TASK:
                     self._check(f"tasks[{i}].{part}", item.get(part))
             object.__setattr__(self, field.name, tuple(value))  # the dataclass is frozen
-        for name, known in {"paper": PAPERS, "benchmark": BENCHMARKS}.items():
+        choices: dict[str, Collection[str]] = {"paper": PAPERS, "benchmark": BENCHMARKS}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} = {short(getattr(self, name))}: must be one of {', '.join(known)}")
 

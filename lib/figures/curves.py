@@ -12,25 +12,39 @@ from numpy.typing import ArrayLike
 
 from lib.bounds import accuracy_interval
 from lib.figures.style import BLUE, GOLD, ORANGE, SKY, STYLE, axes_of, looks, new_figure
-from lib.tables import certified_accuracy
+from lib.tables import certified_accuracy, points_of
 
 
 def accuracy_curves(
-    logs: Mapping[str, pd.DataFrame], title: str = "", axes: Axes | None = None, reach: float | None = None
+    logs: Mapping[str, pd.DataFrame],
+    title: str = "",
+    axes: Axes | None = None,
+    reach: float | None = None,
+    paper: tuple[str, str] | None = None,
 ) -> Figure:
     """Certified accuracy against radius, a curve a log, with the 95 % interval over the choice of test images.
 
     It is drawn into `axes`, where these are given, and up to the radius `reach`, else to the largest of the logs.
+    `paper`: (paper, data set) of `lib.tables.points_of`, such as ("cohen2019", "cifar10"): what is published of a log
+    stands beside its curve, as points. For data that the paper has no table of there are none.
     """
     with mpl.rc_context(STYLE):
         axes = axes or axes_of("$\\ell_2$ radius", "certified accuracy")
         furthest = reach or max(log["radius"].max() for log in logs.values())
         radii = np.linspace(0, 1.05 * max(furthest, 1e-6), 400)
-        for (name, log), look in zip(logs.items(), looks(logs)):
+        given = dict(zip(logs, looks(logs)))
+        for name, log in logs.items():
+            look = given[name]
             accuracy = certified_accuracy(log, radii)
             low, high = accuracy_interval(np.round(accuracy * len(log)), len(log))
             axes.plot(radii, accuracy, label=name, **look)
             axes.fill_between(radii, low, high, color=look["color"], alpha=0.12, linewidth=0)
+        points = points_of(logs, *paper) if paper else {}
+        for name, cells in points.items():
+            axes.plot(cells["radius"], cells["certified_accuracy"] / 100, "o", color=given[name]["color"], markersize=8)
+        if points:
+            best = "" if all("σ" in cells["row"].iloc[0] for cells in points.values()) else ", at the best σ"
+            axes.plot([], [], "o", color="#6E6E6E", markersize=8, label=f"published{best}")
         axes.set(xlim=(0, None), ylim=(0, 1.02), title=title)
         axes.legend()
     return cast(Figure, axes.figure)

@@ -39,11 +39,18 @@ def table(logs: Logs) -> pd.DataFrame:
 
 
 def figure(logs: Logs) -> Figure:
-    """Certified accuracy against radius: a panel for each record of a notebook, a curve for each point that made it."""
+    """Certified accuracy against radius: a panel for each record of a notebook, a curve for each point that made it.
+
+    A curve is named by what differs between the points, and the title says what that is and what all have in common.
+    """
+    settings = [{name: str(value) for name, value in point.varied.items()} for point, *_ in logs]
+    varied = [name for name in settings[0] if len({setting[name] for setting in settings}) > 1]
+    common = [f"{name} = {value}" for name, value in settings[0].items() if name not in varied]
     panels: dict[str, dict[str, pd.DataFrame]] = {}
-    for point, record, log in logs:
+    for (point, record, log), setting in zip(logs, settings):
         curves = panels.setdefault(f"{point.job.name}\n{record}, {len(log)} images", {})
-        curves[point.setting + f" ({len(curves) + 1})" * (point.setting in curves)] = log
+        own = ", ".join(f"{name} = {setting[name]}" for name in varied) or "all points"
+        curves[own + f" ({len(curves) + 1})" * (own in curves)] = log
     furthest = max(float(log["radius"].max()) for *_, log in logs)
     rows, columns = -(-len(panels) // 3), min(len(panels), 3)
     with mpl.rc_context(figures.STYLE):
@@ -53,6 +60,7 @@ def figure(logs: Logs) -> Figure:
             axes = result.add_subplot(rows, columns, place, xlabel="l2 radius")
             figures.accuracy_curves(curves, title, axes, furthest)
             axes.legend(fontsize="small")
+        result.suptitle("; ".join([f"varied: {', '.join(varied) or 'nothing'}", *common]))
         result.supylabel("certified accuracy")
     return result
 
@@ -63,7 +71,7 @@ def publish(points: Sequence[Point], folder: Path, name: str) -> None:
     if not logs:
         print("no complete run has a record, so there is no table and no figure")
         return
-    tables.save(table(logs), folder / "all", "{:.3f}".format)
+    tables.save(table(logs), folder / "all")
     alt = f"Certified accuracy against radius in the sweep {name}: a panel a record, a curve a point of the grid."
     figures.save(figure(logs), folder / "certified_accuracy", alt, name)
     print(f"table     {shown(folder / 'all')}{{.csv,.md,.tex}}")

@@ -8,7 +8,8 @@ from importlib.resources import files
 import pandas as pd
 
 from lib.figures.publishing import svg_of
-from lib.talk.slides import Slide, alt_text, pieces, right_aligned
+from lib.tables import right_aligned
+from lib.talk.slides import Slide, alt_text
 
 CSS = """
 .reveal { font-size: 34px; color: #111; }
@@ -16,11 +17,12 @@ CSS = """
 .reveal .slides section { text-align: left; height: 700px; box-sizing: border-box; padding: 10px 20px; }
 .reveal ul { display: block; margin-left: 1em; } .reveal li { margin-bottom: 12px; }
 .reveal figure { margin: 0; text-align: center; } .reveal figure svg { height: 570px; max-width: 1220px; }
-.reveal table { font-size: 24px; margin: 0; border-collapse: collapse; }
-.reveal table.short { font-size: 30px; }
-.reveal table th, .reveal table td { padding: 2px 12px; text-align: left; border-bottom: 1px solid #bbb; }
+.reveal table { font-size: 26px; margin: 0; border-collapse: collapse; }
+.reveal table.short { font-size: 30px; } .reveal table.short th, .reveal table.short td { padding: 4px 14px; }
+.reveal table th, .reveal table td { padding: 2px 10px; text-align: left; border-bottom: 1px solid #bbb; }
+.reveal table td { white-space: pre-line; line-height: 1.15; }
+.reveal table + ul { font-size: 24px; margin-top: 8px; } .reveal table + ul code { font-size: 20px; }
 .reveal table th.number, .reveal table td.number { text-align: right; }
-.reveal .columns { display: flex; gap: 40px; }
 .reveal p.run { position: absolute; left: 20px; bottom: 0; margin: 0; font-size: 22px; color: #595959; }
 .reveal code { font-size: 24px; overflow-wrap: anywhere; }
 .reveal .slide-number, .reveal .slide-number * { background: #333; color: #fff; font-size: 22px; line-height: 1.3; }
@@ -77,15 +79,11 @@ def _point(text: str) -> str:
 
 
 def _table(table: pd.DataFrame) -> str:
-    """A table; a long one in two columns beside each other."""
-    short = ' class="short"' if len(table) < 7 else ""
+    short = ' class="short"' if len(table) < 7 and len(table.columns) < 6 else ""
     kinds = [' class="number"' if right else "" for right in right_aligned(table)]
     head = "".join(f'<th scope="col"{kind}>{html.escape(str(name))}</th>' for kind, name in zip(kinds, table.columns))
-    drawn = []
-    for piece in pieces(table):
-        rows = "".join(
-            "<tr>" + "".join(f"<td{kind}>{html.escape(str(value))}</td>" for kind, value in zip(kinds, row)) + "</tr>"
-            for row in piece.itertuples(index=False)
-        )
-        drawn.append(f"<table{short}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
-    return '<div class="columns">' + "".join(drawn) + "</div>"
+    rows = "".join(
+        "<tr>" + "".join(f"<td{kind}>{html.escape(str(value))}</td>" for kind, value in zip(kinds, row)) + "</tr>"
+        for row in table.itertuples(index=False)
+    )
+    return f"<table{short}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from lib.figures.publishing import png_of
-from lib.talk.slides import Slide, alt_text, pieces, right_aligned
+from lib.tables import right_aligned
+from lib.talk.slides import Slide, alt_text
 
 WIDTH, HEIGHT = 13.333, 7.5  # inches
 
@@ -50,7 +51,7 @@ def _add(deck: Any, slide: Slide) -> None:
         for i, point in enumerate(slide.points):
             line = box.text_frame.paragraphs[0] if i == 0 else box.text_frame.add_paragraph()
             line.text = f"• {point}"
-            line.font.size, line.space_after = Pt(24), Pt(10)
+            line.font.size, line.space_after = Pt(24 if slide.table is None else 20), Pt(10)
     if slide.run_id and slide.figure is None:
         corner = page.shapes.add_textbox(Inches(0.5), Inches(HEIGHT - 0.5), Inches(4.8), Inches(0.4))
         corner.text_frame.text = slide.run_id
@@ -59,26 +60,26 @@ def _add(deck: Any, slide: Slide) -> None:
 
 
 def _add_table(page: Any, table: pd.DataFrame, top: float) -> float:
-    """The table, a long one in two beside each other; returns where the next thing may begin, in inches."""
+    """The table; returns where the next thing may begin, in inches."""
     from pptx.enum.text import PP_ALIGN
     from pptx.util import Inches, Pt
 
-    size, row = (20, 0.5) if len(table) < 7 else (18, 0.4)
-    parts, right = pieces(table), right_aligned(table)
-    width = (WIDTH - 1.0) / len(parts) - 0.15
-    letters = [max(len(str(value)) for value in [name, *table[name]]) + 2 for name in table]
-    for k, piece in enumerate(parts):
-        box = (Inches(0.5 + k * (width + 0.3)), Inches(top), Inches(width), Inches(row * (len(piece) + 1)))
-        grid = page.shapes.add_table(len(piece) + 1, len(piece.columns), *box).table
-        for column, count in zip(grid.columns, letters):
-            column.width = Inches(width * count / sum(letters))
-        for i, values in enumerate([piece.columns, *piece.itertuples(index=False)]):
-            for j, value in enumerate(values):
-                cell = grid.cell(i, j)
-                cell.text = str(value)
-                cell.margin_top = cell.margin_bottom = Inches(0.02)
-                cell.margin_left = cell.margin_right = Inches(0.05)
-                line = cell.text_frame.paragraphs[0]
+    size = 20 if len(table) < 7 and len(table.columns) < 6 else 18
+    rows = [[str(value) for value in row] for row in [table.columns, *table.itertuples(index=False)]]
+    heights = [0.1 + size / 60 * max(cell.count("\n") + 1 for cell in row) for row in rows]
+    longest = [max(len(line) for cell in column for line in cell.split("\n")) + 2 for column in zip(*rows)]
+    box = (Inches(0.5), Inches(top), Inches(WIDTH - 1), Inches(sum(heights)))
+    grid = page.shapes.add_table(len(rows), len(table.columns), *box).table
+    for column, count in zip(grid.columns, longest):
+        column.width = Inches((WIDTH - 1) * count / sum(longest))
+    for i, (row, height) in enumerate(zip(rows, heights)):
+        grid.rows[i].height = Inches(height)
+        for j, (text, right) in enumerate(zip(row, right_aligned(table))):
+            cell = grid.cell(i, j)
+            cell.text = text
+            cell.margin_top = cell.margin_bottom = Inches(0.02)
+            cell.margin_left = cell.margin_right = Inches(0.05)
+            for line in cell.text_frame.paragraphs:
                 line.font.size = Pt(size)
-                line.alignment = PP_ALIGN.RIGHT if right[j] else PP_ALIGN.LEFT
-    return top + row * (len(parts[0]) + 1) + 0.3
+                line.alignment = PP_ALIGN.RIGHT if right else PP_ALIGN.LEFT
+    return top + sum(heights) + 0.2

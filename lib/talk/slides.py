@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lib import sketches, tables
-from lib.bounds import accuracy_interval
-from lib.config.talk import BENCHMARKS, THE_KITS, Talk
+from lib.bounds import accuracy_interval, certified_radius, lower_confidence_bound
+from lib.config.talk import BENCHMARKS, PROFILES, THE_KITS, Talk
 from lib.figures import STYLE, accuracy_curves
 from lib.figures.style import WIDE, axes_of
 from lib.records import read_log
@@ -21,6 +21,7 @@ from lib.talk.problem import Attacked
 
 # Samples a second in bfloat16, and of what: docs/speed.md.
 RATES = {"cifar10": (89_742, "a ResNet-110 makes on one H200"), "imagenet": (10_530, "a ResNet-50 makes on one H100")}
+BASELINES = ("trained on noise (Cohen)", "no denoiser")  # rows of a table that are not the paper's own method
 POINTS = 18  # type in figures of 9.6 inches, which a slide of 13.33 inches shows as 25
 
 
@@ -53,8 +54,8 @@ def slides_of(talk: Talk) -> list[Slide]:
 def records_of(talk: Talk) -> dict[str, pd.DataFrame]:
     """The records in the talk's folder that belong to the paper's table, with or without the hash in a file's name.
 
-    Named by their row of it, as in "σ = 0.5"; where one row may have several, also by the noise level: "white-box, σ =
-    0.25". Of two with one name the newest counts.
+    Named by their row of it, as in "σ = 0.5"; where one row may have several, also by the noise level: "white-box,
+    noise 0.25". Of two with one name the newest counts.
     """
     found: dict[str, pd.DataFrame] = {}
     for path in sorted(talk.folder.glob("**/*.tsv"), key=lambda path: path.stat().st_mtime):
@@ -62,35 +63,28 @@ def records_of(talk: Talk) -> dict[str, pd.DataFrame]:
         for row, pattern in _rows(talk).items():
             if fnmatch(stem, pattern):
                 log = read_log(path)
-                found[row if row.startswith("σ") else f"{row}, σ = {log['sigma'].iloc[0]:g}"] = log
+                found[row if row.startswith("σ") else f"{row}, noise {log['sigma'].iloc[0]:g}"] = log
     order = list(_rows(talk))
     return dict(sorted(found.items(), key=lambda item: (order.index(_row_of(item[0])), item[0])))
 
 
 def paper_table(talk: Talk) -> pd.DataFrame:
     """The cells of the paper's table that certify anything: row, radius, certified_accuracy in percent."""
-    if talk.paper == "carlini2023":
-        table = tables.published(f"comparison_{talk.benchmark}")
-        table = table[table["reference"] == "Carlini et al. 2023"].rename(columns={"method": "row"})
-    else:
-        table = tables.published(f"{talk.paper}_{talk.benchmark}")
-        if talk.paper == "cohen2019":
-            table = table.assign(row=[f"σ = {sigma:g}" for sigma in table["sigma"]])
-        else:  # one classifier of each benchmark
-            table = table[table["classifier"] == table["classifier"].iloc[0]].rename(columns={"method": "row"})
-    return table.query("certified_accuracy > 0")[["row", "radius", "certified_accuracy"]]
+    table = tables.paper_rows(talk.target.table, talk.benchmark)
+    return table[table["row"].isin(_rows(talk))]
 
 
 def targets(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Each cell of the paper's table: paper, ours, 95 % interval and verdict, in percent, or "not run".
 
-    Ours is the best of a row's records at that radius, as the paper's is. The verdict is whether the paper's number
-    lies in our interval; where it does not, by how many points ours differs.
+    Ours is the best of a row's records at that radius, as the paper's is; a record whose noise and votes could not
+    certify that radius at all does not count. The verdict is whether the paper's number lies in our interval; where it
+    does not, by how many points ours differs.
     """
     rows = []
     for cell in paper_table(talk).itertuples():
         row = {"row": cell.row, "r": f"{cell.radius:g}", "paper": f"{cell.certified_accuracy:g}"}
-        own = [log for name, log in logs.items() if _row_of(name) == cell.row]
+        own = [log for name, log in logs.items() if _row_of(name) == cell.row and _ceiling(log) >= cell.radius]
         if not own:
             rows.append(row | {"ours": "not run", "95 % interval": "", "verdict": ""})
             continue
@@ -106,9 +100,29 @@ def targets(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def missing(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> list[str]:
     """The commands that make what the targets lack, each once."""
     command = talk.target.command if talk.command == THE_KITS else talk.command
-    run = {_row_of(name) for name in logs}
-    lacking = [row for row in dict.fromkeys(paper_table(talk)["row"]) if row not in run]
+    command = command.replace("{profile}", PROFILES[talk.benchmark])
+    lacking = targets(talk, logs).query("ours == 'not run'")["row"]
     return list(dict.fromkeys(command.replace("{sigma}", row.removeprefix("σ = ")) for row in lacking))
+
+
+def _ceiling(log: pd.DataFrame) -> float:
+    """The radius of an image with all the votes for one class."""
+    n, alpha, sigma = int(log["n"].max()), float(log["alpha"].iloc[0]), float(log["sigma"].iloc[0])
+    return float(certified_radius(lower_confidence_bound(n, n, alpha), sigma))
+
+
+def _as_a_grid(table: pd.DataFrame) -> pd.DataFrame:
+    """`targets` in the shape of the paper's table, a column a radius; in each cell also interval and verdict."""
+    cells = table.assign(cell=["\n".join(_said(row)) for row in table.to_dict("records")], radius=table["r"].map(float))
+    grid = cells.pivot(index="row", columns="radius", values="cell").fillna("").loc[list(dict.fromkeys(cells["row"]))]
+    return grid.rename(columns="r = {:g}".format).rename_axis(index="paper → ours, %").reset_index()
+
+
+def _said(target: Mapping[str, str]) -> list[str]:
+    if target["ours"] == "not run":
+        return [target["paper"], "not run"]
+    interval = target["95 % interval"].replace(" to ", "–")
+    return [f"{target['paper']} → {target['ours']}", interval, target["verdict"]]
 
 
 def _rows(talk: Talk) -> dict[str, str]:
@@ -122,7 +136,7 @@ def _rows(talk: Talk) -> dict[str, str]:
 
 
 def _row_of(name: str) -> str:
-    return re.sub(r", σ = [\d.]+$", "", name)
+    return re.sub(r", noise [\d.]+$", "", name)
 
 
 def costs(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -191,9 +205,10 @@ def _paper(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> Iterator[Slide]:
     table, lacking = targets(talk, logs), missing(talk, logs)
     run = str(talk.records)
     number = max((len(log) for log in logs.values()), default=0)
-    said = f"Each cell of the paper's table beside ours, on {talk.data}, {number} images."
+    said = f"Each cell: the paper's number, ours on {talk.data} ({number} images), the 95 % interval of ours, and "
+    said += "whether the paper's lies in it."
     commands = (f"not run yet, the first: {lacking[0]}",) if lacking else ()
-    yield Slide("Targets: the paper's table", 1.5, said, commands, table=table, run_id=run)
+    yield Slide("Targets: the paper's table, and ours", 1.5, said, commands, table=_as_a_grid(table), run_id=run)
     if logs:
         yield Slide(
             "What we have so far", 1.0, "Lines are ours, with 95 % intervals over the images; points are the paper's.",
@@ -206,17 +221,8 @@ def _paper(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> Iterator[Slide]:
 
 def beside_the_paper(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> Figure:
     """Certified accuracy of the records against the radius, and the paper's cells of their rows as points."""
-    number = max(len(log) for log in logs.values())
-    with mpl.rc_context(STYLE):
-        figure = accuracy_curves(logs, f"{talk.data}, {number} images; points: the paper")
-        paper, drawn = paper_table(talk), set()
-        for line, name in zip(list(figure.axes[0].lines), logs):
-            cells = paper[paper["row"] == _row_of(name)]
-            if _row_of(name) not in drawn:
-                share = cells["certified_accuracy"] / 100
-                figure.axes[0].plot(cells["radius"], share, "o", color=line.get_color(), markersize=9)
-            drawn.add(_row_of(name))
-    return figure
+    title = f"{talk.data}, {max(len(log) for log in logs.values())} images"
+    return accuracy_curves(logs, title, paper=(talk.target.table, talk.benchmark))
 
 
 def _closing(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> Iterator[Slide]:
@@ -233,8 +239,8 @@ def _closing(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> Iterator[Slide]:
 
 
 def _claim(talk: Talk) -> str:
-    """The paper's numbers at one radius: the best of its rows there."""
-    table = paper_table(talk).query("radius == 0.5")
+    """The paper's number at one radius: the best of its own rows there."""
+    table = paper_table(talk).query("radius == 0.5 and row not in @BASELINES")
     best = table.loc[table["certified_accuracy"].idxmax()]
     name = BENCHMARKS[talk.benchmark]
     return f"claim: {best.certified_accuracy:g} % of {name} certified at r = 0.5, {best.row}"
@@ -257,7 +263,8 @@ def _time_line(methods: Mapping[str, int]) -> Figure:
             axes.text(year, height[year] + 0.5, name, ha="center", va="center", color="#005A8C")
             height[year] += 1
         years = range(2018, max(methods.values()) + 1)
-        axes.set(xlim=(2017.4, years[-1] + 0.6), ylim=(0, max(height.values()) + 0.3), xticks=list(years), yticks=[])
+        axes.set(xlim=(2017.4, years[-1] + 0.6), ylim=(0, max(height.values()) + 0.3), yticks=[])
+        axes.set_xticks(years, map(str, years))
         axes.spines["left"].set_visible(False)
     return axes.figure
 
@@ -283,20 +290,9 @@ def _enlarged(figure: Figure | None, run_id: str) -> Figure | None:
     for text in figure.findobj(Text):
         text.set_fontsize(POINTS)
     if run_id:
+        figure.get_layout_engine().set(rect=(0, 0.06, 1, 0.94))  # type: ignore[union-attr]  # all have a layout
         figure.text(0.995, 0.005, run_id, ha="right", va="bottom", fontsize=POINTS, color="#595959")
     return figure
-
-
-def pieces(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """The table as it stands on a slide: a long one in two halves beside each other."""
-    half = -(-len(table) // 2) if len(table) > 13 else max(len(table), 1)
-    return [table.iloc[first : first + half] for first in range(0, len(table), half)]
-
-
-def right_aligned(table: pd.DataFrame) -> list[bool]:
-    """For each column whether it holds numbers: most of its cells that say anything begin with one."""
-    said = [[str(cell) for cell in table[name] if str(cell)] for name in table]
-    return [2 * sum(bool(re.match(r"[(+-]?\d", cell)) for cell in cells) > len(cells) for cells in said]
 
 
 def alt_text(slide: Slide) -> str:
