@@ -123,12 +123,13 @@ def _room_page(room: str) -> str:
 
 
 def _records_page() -> str:
-    parts = ["# Records\n\nEvery committed record, read by `lib.tables.summary`, and what the papers report.\n"]
+    said = "Every committed record, read by `lib.tables.summary`, and what the papers report, in percent."
+    parts = [f"# Records\n\n{said}\n"]
     for folder in sorted(path for path in (PROJECT_ROOT / "results").iterdir() if list(path.glob("*.tsv"))):
         logs = {path.stem: read_log(path) for path in sorted(folder.glob("*.tsv"))}
         table = tables.summary(logs, RADII).rename_axis("record").reset_index()
         table.columns = [f"r = {name:g}" if isinstance(name, float) else name for name in table.columns]
-        parts.append(f"## {folder.name}\n\n{tables.to_markdown(table, '{:.3f}'.format)}")
+        parts.append(f"## {folder.name}\n\n{tables.to_markdown(table)}")
     for path in sorted((PROJECT_ROOT / "results/published").glob("*.csv")):
         said = " ".join(line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#"))
         parts.append(f"## Published: {path.stem}\n\n{said}\n\n{tables.to_markdown(tables.published(path.stem))}")

@@ -184,9 +184,9 @@ def to_latex(table: pd.DataFrame, formats: Formats = None) -> str:
 
 
 def right_aligned(table: pd.DataFrame) -> list[bool]:
-    """For each column whether it holds numbers: most of its cells that say anything begin with one."""
+    """For each column whether it holds numbers: most cells that say anything begin with one, as 01_train does not."""
     said = [[str(cell) for cell in table[name] if str(cell).strip("–")] for name in table]
-    return [2 * sum(bool(re.match(r"[(+-]?\d", cell)) for cell in cells) > len(cells) for cells in said]
+    return [2 * sum(bool(re.match(r"[(+-]?\d[\d.,]*(?!\w)", cell)) for cell in cells) > len(cells) for cells in said]
 
 
 def save(table: pd.DataFrame, path_stem: str | Path, formats: Formats = None) -> list[Path]:
@@ -292,7 +292,7 @@ def _has_names(table: pd.DataFrame) -> bool:
 
 def _usual(heading: object) -> Format:
     """How the floats of a column are printed: a radius or "abstained" heads fractions."""
-    if heading == "abstained" or re.fullmatch(r"\d+(\.\d+)?", str(heading)):
+    if heading == "abstained" or re.fullmatch(r"(r = )?\d+(\.\d+)?", str(heading)):
         return percent
     return "{:.3f}".format if heading == "ACR" else _plain
 

@@ -26,7 +26,8 @@ def small(image: Image.Image, width: int) -> bytes:
     """The picture as a PNG of that width in few colours. ValueError for more than 60 KB."""
     height = round(image.height * width / image.width)
     buffer = io.BytesIO()
-    image.convert("RGB").resize((width, height)).quantize(128, Image.Quantize.MAXCOVERAGE).save(buffer, "png", optimize=True)
+    picture = image.convert("RGB").resize((width, height)).quantize(128, Image.Quantize.MAXCOVERAGE)
+    picture.save(buffer, "png", optimize=True)
     if len(buffer.getvalue()) > LARGEST:
         raise ValueError(f"a picture of {len(buffer.getvalue()) // 1000} KB, at most {LARGEST // 1000}: less width")
     return buffer.getvalue()

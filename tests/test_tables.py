@@ -189,12 +189,14 @@ def test_without_formats_fractions_are_percents_with_one_decimal_and_other_numbe
     table = summary({"five": FIVE}, [0, 0.5]).reset_index(names="method").assign(seconds=12.5)
     last = to_markdown(table).splitlines()[-1]
     assert last == "| five | 60.0 | 20.0 | 0.150 | 20.0 | 12.5 |"
+    assert to_markdown(table.rename(columns={0.5: "r = 0.5"})).splitlines()[-1] == last
 
 
 def test_columns_of_numbers_are_aligned_to_the_right_everywhere():
     table = as_printed(published("comparison_imagenet")).reset_index()
     texts = {"method", "reference", "off_the_shelf", "extra_data"}
     assert right_aligned(table.fillna("–")) == [column not in texts for column in table]
+    assert right_aligned(pd.DataFrame({"a": ["01_train", "02_Stab"], "b": ["83 → 82.6", "(5) 4"]})) == [False, True]
     assert "{llllrrrrr}" in to_latex(table) and "| --- | --- | --- | --- | ---: |" in to_markdown(table)
 
 
