@@ -371,6 +371,15 @@ def test_local_smoothing_averages_the_softmax_of_noisy_copies_of_the_denoised_im
     assert (across - torch.eye(len(noisy))).abs().max() < 0.05
 
 
+def test_local_smoothing_has_finite_answers_however_sure_its_classifier_is():
+    class Sure(nn.Module):
+        def forward(self, images):
+            return torch.tensor([[0.0, 1000.0, -1000.0]]).expand(len(images), 3)
+
+    answers = local(classifier=Sure())(noisy_images(0.25))
+    assert answers.isfinite().all() and (answers.argmax(1) == 1).all()
+
+
 def test_local_smoothing_depends_on_the_image_and_not_on_its_batch_or_on_earlier_calls():
     f, images = local(), noisy_images(0.25, count=5)
     together = f(images)

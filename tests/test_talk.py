@@ -185,13 +185,17 @@ def test_the_lectures_table_is_whole_and_no_method_is_off_the_time_line(slides):
 
 def test_the_attacked_image_is_your_own_runs_where_it_has_one(tmp_path, monkeypatch):
     monkeypatch.setenv("KIT_ROOT", str(tmp_path))
-    example, run = Attacked.newest()
+    example, run = Attacked.of_run()
     assert run == "results/digits" and example.answer("before") != example.answer("after")
     assert example.classes[example.label] == example.answer("before")
     mine = dataclasses.replace(example, title="mine")
     assert mine.save(tmp_path / "runs/digits").exists()
-    again, run = Attacked.newest()
+    again, run = Attacked.of_run()
     assert run == "runs/digits" and again == mine
+    other = dataclasses.replace(example, title="another")
+    other.save(tmp_path / "runs/stronger")
+    assert Attacked.of_run(tmp_path / "runs/stronger") == (other, "runs/stronger")
+    assert slides_of(Talk(), tmp_path / "runs/stronger")[1].run_id == "runs/stronger"
 
 
 def test_of_two_records_of_one_level_the_newest_counts(tmp_path, monkeypatch):

@@ -103,17 +103,15 @@ def trained_behind(
 
     "fine-tuned": the classifier after `cfg.fine_tuned` more passes, over denoised images, at a tenth of the first rate
     (as Carlini et al. 2023 on CIFAR-10). "DiffSmooth": one trained on noise of level 0.25, which sees five copies of
-    the denoised image with that noise (Zhang et al. 2023). `earlier` says how these train; none
-    where `cfg.baselines` names no profile, or for 0 passes.
+    the denoised image with that noise (Zhang et al. 2023). `earlier` says how these train. Neither is made where
+    `cfg.baselines` names no profile, or for 0 passes.
     """
     from lib.models.diffusion import DiffSmooth
 
     if not (cfg.baselines and cfg.fine_tuned):
         return {}
-    gentle, objective = (
-        replace(earlier, lr=earlier.lr / 10),
-        BehindDenoiser(base.denoiser.expected_sigma, base.denoiser),
-    )
+    gentle = replace(earlier, lr=earlier.lr / 10)
+    objective = BehindDenoiser(base.denoiser.expected_sigma, base.denoiser)
     build = lambda: copy.deepcopy(base.classifier).requires_grad_(True)  # noqa: E731
     tuned = trained_classifier(gentle, data, objective, "fine-tuned", cfg.fine_tuned, build=build)
     noisy_again = noise_trained_classifier(earlier, data, LOCAL_SIGMA)

@@ -8,6 +8,7 @@ and divided by sqrt(abar_t) that is x_0 plus noise of standard deviation sqrt((1
 sigma in [0, 1] is noise 2 sigma in [-1, 1]. Equating the two gives abar_t = 1 / (1 + 4 sigma^2), hence t*.
 """
 
+import math
 import zlib
 from collections.abc import Sequence
 from itertools import pairwise
@@ -190,8 +191,8 @@ class DiffSmooth(nn.Module):
         self.training = denoiser.training or classifier.training
 
     def forward(self, noisy: Tensor) -> Tensor:
-        answers = self.classifier(self.denoiser(noisy)).float().softmax(1)
-        return answers.unflatten(0, (self.copies, -1)).mean(0).log()
+        answers = self.classifier(self.denoiser(noisy)).float().log_softmax(1)
+        return answers.unflatten(0, (self.copies, -1)).logsumexp(0) - math.log(self.copies)  # finite, however sure
 
 
 def keyed_generators(images: Tensor, seed: int) -> list[torch.Generator]:

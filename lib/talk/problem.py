@@ -13,7 +13,6 @@ from lib.config.notebooks import kit_root
 from lib.machine.files import atomic_write
 from lib.machine.provenance import PROJECT_ROOT
 
-PLACES = ("runs/digits", "results/digits")  # your own run, else the committed one
 FILE = "attacked.json"
 
 
@@ -40,12 +39,13 @@ class Attacked:
         return run / FILE
 
     @classmethod
-    def newest(cls) -> "tuple[Attacked, str]":
-        """That of your own run of notebook 07, else the kit's; and which run it is."""
-        for root, place in ((kit_root(), PLACES[0]), (PROJECT_ROOT, PLACES[1])):
-            if (root / place / FILE).is_file():
-                return cls(**json.loads((root / place / FILE).read_text(encoding="utf-8"))), place
-        raise FileNotFoundError(f"no {PLACES[1]}/{FILE}: python -m lib.run 07_talk, then python -m results.collect")
+    def of_run(cls, run: Path | None = None) -> "tuple[Attacked, str]":
+        """That of `run`, else of your own runs/digits, else the kit's; and which run it is, by its last two folders."""
+        for folder in (run or kit_root() / "runs/digits", PROJECT_ROOT / "results/digits"):
+            if (folder / FILE).is_file():
+                found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+                return cls(**found), "/".join(folder.parts[-2:])
+        raise FileNotFoundError(f"no results/digits/{FILE}: python -m lib.run 07_talk, then python -m results.collect")
 
     def answer(self, when: str) -> str:
         """The class that f answers, "before" or "after"."""

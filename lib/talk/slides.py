@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
@@ -39,10 +40,13 @@ class Slide:
     run_id: str = ""
 
 
-def slides_of(talk: Talk) -> list[Slide]:
-    """The slides; their minutes add up to ten. What has no record is said with the command that makes it."""
+def slides_of(talk: Talk, run: Path | None = None) -> list[Slide]:
+    """The slides; their minutes add up to ten. What has no record is said with the command that makes it.
+
+    `run`: the folder of a run of notebook 07, whose attacked image is shown; else runs/digits, else the kit's.
+    """
     logs = records_of(talk)
-    slides = [*_opening(talk), *_paper(talk, logs), *_closing(talk, logs)]
+    slides = [*_opening(talk, run), *_paper(talk, logs), *_closing(talk, logs)]
     begin, timed = 0.0, []
     for slide in slides:
         clock = f"[{_clock(begin)} to {_clock(begin + slide.minutes)}] "
@@ -148,17 +152,17 @@ def costs(talk: Talk, logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "samples an image", "minutes for 500 images"])
 
 
-def _opening(talk: Talk) -> Iterator[Slide]:
+def _opening(talk: Talk, run: Path | None) -> Iterator[Slide]:
     yield Slide(
         talk.title, 0.5, f"Who we are: {', '.join(talk.members)}. One sentence on why the question matters to us.",
         (talk.course, talk.team, ", ".join(talk.members)),
     )  # fmt: skip
-    example, run = Attacked.newest()
+    example, shown = Attacked.of_run(run)
     yield Slide(
         "The problem: a small change turns an answer around", 1.0,
         "Above: a digit, a perturbation enlarged four times, and the digit with it. Below: what a classifier makes of "
         "both. To us it is the same digit. The picture was chosen: the classifier is sure before and after.",
-        figure=example.figure(), run_id=run,
+        figure=example.figure(), run_id=shown,
         alt=f"A digit, a perturbation and the digit with it; below, the classifier answers {example.answer('before')} "
         f"before and {example.answer('after')} after.",
     )  # fmt: skip
