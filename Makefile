@@ -19,7 +19,7 @@ test: $(INSTALLED) ## lint, format and types, then unit tests, notebook structur
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
-	$(RUN) pytest --nbval --nbval-current-env tests notebooks
+	OMP_NUM_THREADS=1 $(RUN) pytest -n logical --maxprocesses 4 --dist loadfile --nbval --nbval-current-env tests notebooks
 
 lab: $(INSTALLED) ## work on copies of the notebooks, in lab/, in JupyterLab
 	$(RUN) lib.lab

@@ -1,6 +1,7 @@
 """How pytest runs here: nothing cached is used, and nbval compares numbers with a tolerance.
 
-This file is in the project's root because `notebooks/` and `tests/` are collected in one call:
+This file is in the project's root because `notebooks/` and `tests/` are collected in one call (`make test` runs several
+files of it side by side, each process on one thread):
 
     python -m pytest --nbval --nbval-current-env tests notebooks
 
@@ -24,6 +25,7 @@ ATOL = 1e-9  # for a float beside zero
 
 FLOAT = re.compile(r"((?<![\w.])[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?(?!\w|\.\d))")
 PICTURE = re.compile(r"data:image/\w+;base64,[\w+/=]+|\bdata-frames=\"[^\"]*\"")  # in HTML; its bytes follow fonts
+NOTEBOOKS_ROOT = "KIT_ROOT_OF_NOTEBOOKS"  # environment variable, from the first process to the others
 FIGURE = re.compile(r"<Figure size \d+x\d+ with \d+ Axes>")  # the size follows the backend
 NOT_COMPARED = ("stderr", "image/svg+xml", "application/pdf")  # warnings; figures, whose bytes follow fonts
 
@@ -65,9 +67,15 @@ def sanitize(cell: IPyNbCell, output: object) -> object:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Kernels and tests see an empty kit root: no data set, checkpoint or record of an earlier run."""
+    """Kernels and tests see an empty kit root: no data set, checkpoint or record of an earlier run.
+
+    Notebooks take trained weights over from one another. Where pytest-xdist runs them side by side, they have the root
+    that the first process made; tests have one a process.
+    """
     IPyNbCell.sanitize = sanitize
     config.kit_root = tempfile.mkdtemp(prefix="kit-")
+    if not hasattr(config, "workerinput"):
+        os.environ[NOTEBOOKS_ROOT] = os.path.join(config.kit_root, "notebooks")
     os.environ |= {"KIT_ROOT": config.kit_root, "KIT_PROGRESS": "off"}
 
 
@@ -82,7 +90,9 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
         collector.skip_compare += NOT_COMPARED
 
 
+@pytest.hookimpl(tryfirst=True)  # before nbval starts the kernel
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Fail a cell without an execution count: nbval would run it, compare nothing and pass it."""
+    """Give kernels their root; fail a cell without an execution count: nbval would run it, compare nothing, pass it."""
+    os.environ["KIT_ROOT"] = os.environ[NOTEBOOKS_ROOT] if isinstance(item, IPyNbCell) else item.config.kit_root
     if isinstance(item, IPyNbCell) and item.cell.execution_count is None:
         pytest.fail("the committed cell has no execution count, so nothing would be compared", pytrace=False)

@@ -132,7 +132,7 @@ def test_clean_leaves_the_runs_which_have_a_word_of_their_own():
     assert "runs" not in recipe("clean") and recipe("clean-runs").split() == ["rm", "-rf", "runs"]
 
 
-@pytest.mark.parametrize("check", ["ruff check .", "ruff format --check .", "mypy", "pytest --nbval"])
+@pytest.mark.parametrize("check", ["ruff check .", "ruff format --check .", "mypy", "--nbval", "--dist loadfile"])
 def test_make_test_checks(check):
     assert check in recipe("test")
 
