@@ -3,6 +3,7 @@
 The runs are small, in a folder of their own, and two of them take place at a time: each test waits for its own.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image, ImageDraw
 from printed_exercises import CHECK, printed
 from recommended import ROOT, of_notebooks, of_readme, runs
@@ -38,6 +40,8 @@ SMALL = {
     "adversarial_epochs": "1", "stab": BRIEF, "stab_mse": f'["{BRIEF}"]', "baselines": "{kit}/digits.yaml",
 }  # fmt: skip
 SHAPES = {"dataset": "folder", "data_dir": "shapes", "run_dir": "runs/shapes", "images": "6", "n": "50", "n0": "1"}
+
+ON_A_CPU = yaml.safe_load((ROOT / "profiles/cifar10_cpu.yaml").read_text(encoding="utf-8"))[FOUR]  # every method
 
 ONE_IMAGE = {"images": "1", "chains": "1", "n": "20", "n0": "1", "alpha": "0.5", "stop": "within 0.05"}
 
@@ -76,7 +80,7 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
     }),
     "04 on colours": (FOUR, {
         **SHAPES, "arch": "cifar_resnet20", "members": "2", "sigma": "0.25", "alpha": "0.05", "levels": "255",
-        "recipes": "[copies copies 2, smoothadv epsilon 0.5 steps 1, cat-rs copies 2 steps 1 votes 5]",
+        **{name: json.dumps(ON_A_CPU[name]) for name in ("recipes", "drt", "pixeldp")},
     }),
     "05 as recommended": (FIVE, TRIED[FIVE]),
     "05, one image": (FIVE, {

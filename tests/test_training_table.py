@@ -2,11 +2,13 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from scipy.stats import binom
 
 from lib import figures, methods, tables
@@ -21,6 +23,7 @@ from lib.training import objectives
 from lib.training.objectives.copies import CheckedNumbers
 from lib.words import LARGEST_KEY
 
+ROOT = Path(__file__).parents[1]
 DIGITS = load_dataset("digits")
 NUMBERS = {
     "smoothadv": " epsilon 0.5 steps 1", "smoothadv-ddn": " epsilon 0.5 steps 1", "cat-rs": " steps 1 votes 3",
@@ -86,6 +89,16 @@ def test_words_in_another_form_are_refused_with_an_example(words):
 def test_one_method_with_two_numbers_is_two_rows():
     names = methods.method_names(CertifiedTraining(recipes=["consistency lam 1", "gaussian", "consistency lam 3"]))
     assert list(names) == ["Consistency (consistency lam 1)", "Gaussian", "Consistency (consistency lam 3)"]
+
+
+SMALL_IMAGES = [path for path in sorted(ROOT.glob("profiles/*.yaml")) if path.stem != "imagenet"]  # it says why not
+
+
+@pytest.mark.parametrize("path", SMALL_IMAGES, ids=lambda path: path.stem)
+def test_every_profile_of_small_images_trains_every_method(path):
+    told = yaml.safe_load(path.read_text(encoding="utf-8")).get("04_training", {})
+    cfg = CertifiedTraining(**{name: told[name] for name in ("recipes", "drt", "pixeldp") if name in told})
+    assert {words.split()[0] for words in (*cfg.recipes, cfg.drt, cfg.pixeldp)} == set(METHODS)
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------
