@@ -67,7 +67,7 @@ def diffused(unet: Callable[[], nn.Module], classifier: Callable[[], nn.Module])
 def unet(shape: tuple[int, int, int]) -> nn.Module:
     from lib.models.small_unet import UNETS
 
-    return UNETS[shape]()
+    return UNETS["train"][shape]()
 
 
 def resnet50() -> nn.Module:

@@ -15,11 +15,12 @@ CAPTIONS: dict[str, str] = {
     "undefended classifier, for the same with its logits times 100, after distillation and behind rounding; each "
     "is scaled to its largest value. Flat grey is a gradient of exactly zero.",
     "00_detector": "How far the answers on squeezed and unsqueezed images differ, without an attack, under one that "
-    "does not know the detector, and under one that does. What lies right of the dashed threshold is refused.",
+    "does not know the detector, and under one that does. What lies right of the dashed threshold is refused; the "
+    "first bar holds all smaller distances, too.",
     "00_before": "The share of images that the attack of the defense's own evaluation does not break, against the "
     "budget. Where the gradient is hidden, the line stays flat: the defense seems to hold at any budget.",
-    "00_after": "The share that neither that attack nor one made for the defense breaks. With the default parameters "
-    "the flat lines fall, and adversarial training stays nearly where it was.",
+    "00_after": "The share that neither that attack nor the first of those made for the defense breaks. With the "
+    "default parameters the flat lines fall, and adversarial training stays nearly where it was.",
     # ---- 01 ----
     "01_paper_cifar10": "Certified accuracy of Cohen et al. on CIFAR-10 against the radius, a line for each of four "
     "noise levels. More noise starts lower and reaches further.",
@@ -62,7 +63,7 @@ CAPTIONS: dict[str, str] = {
     "02_votes": "What f answers on many noisy copies of one image, without a denoiser and with each of three. The "
     "bar of the true class is blue.",
     "02_shares": "The share of the votes that the winner has on each image, sorted, a line for each method. With the "
-    "default parameters the line without a denoiser is lowest.",
+    "default parameters the line without a denoiser is lowest, but for the few surest images at its left end.",
     "02_certified_accuracy": "Certified accuracy at σ = {} against the radius, without a denoiser, with three kinds "
     "of them and for a classifier trained on noise, with 95 % intervals. With the default parameters each "
     "denoiser certifies more than none, except at the far end.",
@@ -90,8 +91,8 @@ CAPTIONS: dict[str, str] = {
     "03_noise_levels_certified": "Certified accuracy against radius of one-step diffusion, a curve for each noise "
     "level. One model serves them all.",
     "03_one_step_or_many": "Test images clean, noisy, denoised in one step, by all ancestral steps and by five DDIM "
-    "steps, with the classifier's answer under each. The images on the right are right after one step and wrong "
-    "after all.",
+    "steps, with the classifier's answer under each. The images on the right are answered rightly after one "
+    "step and wrongly after all the steps.",
     # ---- 04 ----
     "04_paper_imagenet": "Published certified accuracy on ImageNet against the radius for six training methods. At "
     "radius 0.5 DRT is lowest; from 1.5 on the two ensembles lead, and training on noise alone is last.",

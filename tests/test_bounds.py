@@ -8,6 +8,7 @@ from scipy.stats import binomtest
 from lib.bounds import (
     accuracy_interval,
     certified_radius,
+    least_votes,
     lower_confidence_bound,
     lp_radius,
     pixeldp_radius,
@@ -205,3 +206,22 @@ def test_rounding_goes_down_and_by_less_than_one_unit():
 def test_bad_input_is_refused_by_name_and_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.05, 0.001, 1e-9])
+@pytest.mark.parametrize("ratio", [1e-6, 0.4, 1.0, 1.5, 3.0])
+def test_the_fewest_agreeing_votes_certify_the_radius_and_one_fewer_does_not(ratio, alpha):
+    n = least_votes(0.25 * ratio, 0.25, alpha)
+    assert n == mp.ceil(mp.log(alpha) / mp.log(mp.ncdf(ratio)))
+    reach = certified_radius(lower_confidence_bound(n, n, alpha), 0.25)
+    assert reach >= 0.25 * ratio * (1 - 1e-9)
+    assert n == 1 or certified_radius(lower_confidence_bound(n - 1, n - 1, alpha), 0.25) < 0.25 * ratio
+
+
+@pytest.mark.parametrize(
+    ("radius", "sigma", "alpha", "name"),
+    [(0, 1, 0.1, "radius"), (np.inf, 1, 0.1, "radius"), (1, 0, 0.1, "sigma"), (1, 1, 1, "alpha"), (1, 1, 0, "alpha")],
+)
+def test_the_fewest_votes_of_no_radius_are_refused(radius, sigma, alpha, name):
+    with pytest.raises(ValueError, match=f"^{name} must"):
+        least_votes(radius, sigma, alpha)

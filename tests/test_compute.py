@@ -66,7 +66,7 @@ def test_folding_goes_through_a_denoiser_too():
 
 @pytest.mark.parametrize("behind", [Denoised, lambda *parts: DiffSmooth(*parts, local_sigma=0.25, copies=2)])
 def test_folding_goes_on_behind_a_diffusion_model(behind):
-    base = behind(DiffusionDenoiser(UNETS[3, 32, 32](), DDPMScheduler(), 0.5), resnet()).eval()
+    base = behind(DiffusionDenoiser(UNETS["train"][3, 32, 32](), DDPMScheduler(), 0.5), resnet()).eval()
     folded = Computed(base, "float32, folded")
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert {module.expected_sigma for module in folded.modules() if hasattr(module, "expected_sigma")} == {0.5}
@@ -74,7 +74,7 @@ def test_folding_goes_on_behind_a_diffusion_model(behind):
 
 
 def test_folding_is_refused_for_what_it_would_change_or_cannot_follow():
-    unet = DiffusionDenoiser(UNETS[1, 8, 8](), DDPMScheduler(), 0.5).eval()
+    unet = DiffusionDenoiser(UNETS["train"][1, 8, 8](), DDPMScheduler(), 0.5).eval()
     with pytest.raises(ValueError, match="diffusion models"):
         Computed(unet, "float32, folded")
     with pytest.raises(ValueError, match="eval mode"):

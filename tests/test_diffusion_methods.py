@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler
 from torch.utils.data import TensorDataset
 
 from lib import methods
-from lib.config import Common, DenoisedSmoothing, DiffusionDenoising, load_profile
+from lib.config import Common, DenoisedSmoothing, DiffusionDenoising, load_profile, names
 from lib.datasets import load_dataset
 from lib.methods import carlini2023
 from lib.models import Denoised
@@ -105,10 +105,11 @@ def test_a_size_without_a_unet_is_refused_with_the_sizes_there_are(cfg):
         methods.diffusion_model(cfg, large)
 
 
-@pytest.mark.parametrize("shape", UNETS)
-def test_every_unet_fits_the_images_that_it_is_listed_for(shape):
+@pytest.mark.parametrize(("text", "shape"), [(text, shape) for text, shapes in UNETS.items() for shape in shapes])
+def test_every_unet_fits_the_images_that_it_is_listed_for(text, shape):
+    assert text in names.of_any(names.TRAINED)
     with torch.device("meta"):
-        assert UNETS[shape]()(torch.empty(2, *shape), torch.empty(2)).sample.shape == (2, *shape)
+        assert UNETS[text][shape]()(torch.empty(2, *shape), torch.empty(2)).sample.shape == (2, *shape)
 
 
 def test_a_certificate_is_refused_where_the_noise_drawn_is_not_the_sigma_claimed(cfg, model):

@@ -202,7 +202,7 @@ from lib.models.small_unet import UNETS
 torch.manual_seed(0)
 print(identity(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5))))
 builds = [lambda build=build: build(10) for group in CLASSIFIERS.values() for build in group.values()]
-for build in [*builds, *DENOISERS.values(), *UNETS.values()]:
+for build in [*builds, *DENOISERS.values(), *(build for shapes in UNETS.values() for build in shapes.values())]:
     print(identity(build(), weights=False))
 """
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
+from scipy.special import log_ndtr, ndtri
 
-from lib.bounds.arguments import checked_positive, checked_probability, first_of
+from lib.bounds.arguments import checked_open_unit, checked_positive, checked_probability, first_of
 
 _NDTRI_MARGIN = 1e-14  # SciPy's ndtri was seen within 1e-15 of the exact value
 
@@ -23,6 +23,16 @@ def certified_radius(p_a: ArrayLike, sigma: ArrayLike, p_b: ArrayLike | None = N
         # p_b can never exceed what p_a leaves; -ndtri(p_a) is Phi^-1(1 - p_a) without the cancellation.
         z = (ndtri(p_a) - np.minimum(ndtri(checked_probability(p_b, "p_b")), -ndtri(p_a))) / 2
     return np.maximum(sigma * z * (1 - _NDTRI_MARGIN), 0.0)[()]
+
+
+def least_votes(radius: ArrayLike, sigma: ArrayLike, alpha: ArrayLike) -> np.ndarray:
+    """The fewest votes that certify an l2 radius > 0, all for one class: ceil(ln alpha / ln Phi(radius / sigma)).
+
+    For n such votes the bound of Clopper and Pearson is alpha^(1/n). int64; ValueError for a value out of its range.
+    """
+    radius, sigma = checked_positive(radius, "radius"), checked_positive(sigma, "sigma")
+    votes = np.log(checked_open_unit(alpha, "alpha")) / log_ndtr(radius / sigma)
+    return np.ceil(votes * (1 - 1e-12)).astype(np.int64)[()]  # a quotient that is whole is not rounded up
 
 
 def renyi_radius(p_a: ArrayLike, p_b: ArrayLike, sigma: ArrayLike) -> np.ndarray:

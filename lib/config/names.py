@@ -22,6 +22,7 @@ COLOUR_DENOISERS = (
     "photo_unet",
 )  # fmt: skip
 DENOISERS = {"digits": ("digits_dncnn", "digits_memnet"), "cifar10": COLOUR_DENOISERS, "imagenet": COLOUR_DENOISERS}
+TRAINED = {"digits": ("train",), "cifar10": ("train", "train small"), "imagenet": ()}  # diffusion models, here
 DIFFUSIONS = ("cifar10_uncond_50M_500K.pt", "256x256_diffusion_uncond.pt")  # files that go into checkpoints/
 
 

@@ -96,7 +96,7 @@ class Common(Run):
     skip: int = parameter(1, "certify every skip-th test image", min=1)
     images: int = parameter(500, "certify at most so many test images", min=1)
     n0: int = parameter(100, "noise samples that choose the class", min=1)
-    n: int = parameter(10_000, "fresh noise samples that bound its probability", min=1)
+    n: int = parameter(10_000, "fresh noise samples that bound the winner's probability", min=1)
     stop: str = parameter("after n", "or sooner, an image at a time: at radii 0.25 0.5, within 0.05", **STOP)
     alpha: float = parameter(0.001, "chance that a certificate is wrong", above=0, below=1)
     two_class: bool = parameter(False, "bound the runner-up too, with half of alpha each")
@@ -173,7 +173,7 @@ class RandomizedSmoothing(NoiseTraining):
 class DenoisedSmoothing(NoiseTraining):
     """Notebook 02: Salman, Sun, Yang, Kapoor and Kolter 2020, next to training on noise."""
 
-    n: int = parameter(500, "fresh noise samples that bound its probability", min=1)
+    n: int = parameter(500, "fresh noise samples that bound the winner's probability", min=1)
     batch_size: int | str = parameter(100, "noisy images in one forward pass", **BATCH)
     sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to train and certify", above=0, ascending=True)
     classifier: str = parameter(
@@ -211,7 +211,7 @@ class DiffusionDenoising(Common):
     """Notebook 03: Carlini et al. 2023, next to the methods of notebooks 01 and 02."""
 
     images: int = parameter(200, "certify at most so many test images", min=1)
-    n: int = parameter(1000, "fresh noise samples that bound its probability", min=1)
+    n: int = parameter(1000, "fresh noise samples that bound the winner's probability", min=1)
     batch_size: int | str = parameter(250, "noisy images in one forward pass", **BATCH)
     sigmas: tuple[float, ...] = parameter((0.25, 0.5), "noise levels to certify", above=0, ascending=True)
     compared: float = parameter(0.5, "the one of them at which methods are compared", above=0)
@@ -222,7 +222,7 @@ class DiffusionDenoising(Common):
         "", "the clean classifier: a weights file, timm:NAME or torchvision:NAME; else trained", **TRAINED
     )
     normalization: str = parameter("", "first layer of a classifier's file; empty: found out", **FIRST_LAYER)
-    diffusion: str = parameter("train", "diffusion model: train, or a published one by name, hub id or folder")
+    diffusion: str = parameter("train", "diffusion model: train, train small, or one by name, hub id or folder")
     timestep: str = parameter(
         "nearest", "what the UNet is told: the nearest t* or the fractional t", choices=("nearest", "fractional")
     )
@@ -246,7 +246,7 @@ class CertifiedTraining(Training, Common):
     """Notebook 04: the training methods of the lecture's table, and what is made of several networks."""
 
     images: int = parameter(300, "certify at most so many test images", min=1)
-    n: int = parameter(1000, "fresh noise samples that bound its probability", min=1)
+    n: int = parameter(1000, "fresh noise samples that bound the winner's probability", min=1)
     batch_size: int | str = parameter(500, "noisy images in one forward pass", **BATCH)
     epochs: int = parameter(25, "passes over the training images, for each classifier", min=1)
     sigma: float = parameter(0.5, "noise level to train and certify", above=0)
@@ -286,7 +286,7 @@ class QueryOnly(Common):
     )
     images: int = parameter(20, "certify at most so many test images", min=1)
     n0: int = parameter(20, "noise samples that choose the class", min=1)
-    n: int = parameter(100, "fresh noise samples that bound its probability", min=1)
+    n: int = parameter(100, "fresh noise samples that bound the winner's probability", min=1)
     stop: str = parameter("after n", "a fixed n; section 6 looks sooner", choices=("after n",))
     levels: int = parameter(0, "Gaussian noise, nothing else", min=0, max=0)
     batch_size: int | str = parameter(5, "noisy images in one forward pass", **BATCH)

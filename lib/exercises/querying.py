@@ -5,17 +5,13 @@ import math
 import torch
 from scipy import stats
 
+from lib.bounds import least_votes
 from lib.exercises.exercise import Exercise
 
 
 def cliff(n: int = 1000, alpha: float = 0.001, sigma: float = 0.25) -> float:
     """The radius of n votes that all agree."""
     return float(sigma * stats.norm.ppf(alpha ** (1 / n)))
-
-
-def least_queries(radius: float, sigma: float, alpha: float) -> int:
-    """The fewest votes that certify `radius` if all agree: p^n <= alpha at p = Phi(radius / sigma)."""
-    return math.ceil(math.log(alpha) / math.log(stats.norm.cdf(radius / sigma)) - 1e-9)
 
 
 def blend(denoised: torch.Tensor, noisy: torch.Tensor, share: float) -> torch.Tensor:
@@ -43,7 +39,7 @@ EXERCISES: list[Exercise] = [
         name="06.queries",
         minutes=10,
         difficulty="medium",
-        truth=least_queries,
+        truth=least_votes,
         cases=[(0.1, 0.25, 0.001), (0.25, 0.25, 0.001), (0.5, 0.5, 0.01), (1.0, 0.5, 0.001), (0.1, 0.5, 0.05)],
         mistakes={
             "Rounded down: the last query is needed, too.": lambda r, s, a: math.floor(

@@ -124,7 +124,8 @@ def _encoded(figure: Figure, colours: int) -> str:
     with mpl.rc_context(STYLE):
         drawn = Image.open(io.BytesIO(_rendered(figure, "png", 80, {"Software": None})))
     buffer = io.BytesIO()
-    drawn.convert("RGB").quantize(colours).convert("RGB").save(buffer, "webp", lossless=True, quality=100)
+    few = drawn.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE)  # keeps the colour of a thin line
+    few.convert("RGB").save(buffer, "webp", lossless=True, quality=100)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

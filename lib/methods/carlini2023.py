@@ -31,7 +31,7 @@ LOCAL_SIGMA = 0.25  # of DiffSmooth's inner noise, in the authors' code
 def diffusion_model(cfg: DiffusionDenoising, data: Data) -> tuple[nn.Module, "SchedulerMixin"]:
     """A UNet that predicts the noise, and its scheduler: a DDPM trained here (Ho et al. 2020), or a published one.
 
-    One model serves every noise level, since it learns all timesteps. `cfg.diffusion` is "train", or what
+    One model serves every noise level, since it learns all timesteps. `cfg.diffusion` is a key of UNETS, or what
     `load_diffusion` takes; its files are looked for in checkpoints/ of the kit's root. ValueError where the kit has no
     UNet for images of this size.
     """
@@ -40,21 +40,23 @@ def diffusion_model(cfg: DiffusionDenoising, data: Data) -> tuple[nn.Module, "Sc
     from lib.models.diffusion import load_diffusion
     from lib.models.small_unet import UNETS
 
-    if cfg.diffusion != "train":
+    if cfg.diffusion not in UNETS:
         unet, scheduler = load_diffusion(cfg.diffusion, kit_root() / "checkpoints")
         return unet.to(cfg.device).requires_grad_(False), scheduler
-    if data.image_shape not in UNETS:
-        raise ValueError(f"diffusion = 'train': no UNet for images {data.image_shape}, only for {list(UNETS)}")
+    build = UNETS[cfg.diffusion].get(data.image_shape)
+    if build is None:
+        known = "; ".join(f"{text!r} for {', '.join(map(str, shapes))}" for text, shapes in UNETS.items())
+        raise ValueError(f"diffusion = {cfg.diffusion!r}: no UNet for images {data.image_shape}; there is {known}")
     # Cosine betas (Nichol and Dhariwal 2021): 702 of the 1000 steps are below sigma = 1, of linear ones only 396.
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
     images = training_images(data)
     recipe = Recipe(
-        DDPM(scheduler), UNETS[data.image_shape].__name__, epochs=cfg.epochs, batch_size=cfg.train_batch,
+        DDPM(scheduler), build.__name__, epochs=cfg.epochs, batch_size=cfg.train_batch,
         optimizer="adam", lr=cfg.lr, weight_decay=0.0, schedule="cosine", ema=cfg.ema, compute=for_training(cfg),
         seed=cfg.seed,
     )  # fmt: skip
     unet = train(
-        recipe, UNETS[data.image_shape], images, cfg.run_path / "weights", device=cfg.device,
+        recipe, build, images, cfg.run_path / "weights", device=cfg.device,
         progress=progress(cfg.epochs, f"train {recipe.arch}"),
     )  # fmt: skip
     return unet, scheduler

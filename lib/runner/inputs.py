@@ -111,8 +111,9 @@ def check_data(config: Run) -> None:
 
 def trains(config: Run) -> bool:
     """Whether a run trains something, so that it needs training images: all do but a notebook 03 of files alone."""
-    published = isinstance(config, DiffusionDenoising) and config.diffusion != "train" and not config.baselines
-    return not (published and bool(getattr(config, "classifier", "")))
+    if not isinstance(config, DiffusionDenoising) or config.diffusion in names.of_any(names.TRAINED):
+        return True
+    return bool(config.baselines) or not config.classifier
 
 
 def check_networks(config: Run) -> None:
@@ -145,10 +146,15 @@ def named_files(config: Run) -> Iterator[tuple[str, str, Path]]:
 
 
 def check_diffusion(config: DiffusionDenoising) -> None:
-    """ValueError where `diffusion` is neither "train" nor a file or folder that is there nor a Hugging Face id."""
+    """ValueError where `diffusion` is neither trained here nor a file or folder that is there nor a Hugging Face id."""
     text, path = config.diffusion, diffusion_path(config.diffusion)
-    if path is None and text != "train" and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text):
-        choices = ("train", *names.DIFFUSIONS)
+    here = names.TRAINED.get(config.dataset, names.of_any(names.TRAINED))  # a folder's images may be of any size
+    if text in names.of_any(names.TRAINED):
+        if text not in here:
+            wrong = f"diffusion = {text!r}: its images are not those of dataset = {config.dataset!r}"
+            raise ValueError(f"{wrong}; known: {', '.join(here) or 'no model that is trained here, name one'}")
+    elif path is None and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text):
+        choices = (*here, *names.DIFFUSIONS)
         raise ValueError(f"diffusion = {short(text)}: no folder of that name; {advice(text, choices)}")
     if path is not None and not path.exists():
         raise ValueError(f"diffusion = {short(text)}: no file {path}; lib/models/openai_unet.py says where it is")
