@@ -76,6 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.kit_root = tempfile.mkdtemp(prefix="kit-")
     if not hasattr(config, "workerinput"):
         os.environ[NOTEBOOKS_ROOT] = os.path.join(config.kit_root, "notebooks")
+        os.mkdir(os.environ[NOTEBOOKS_ROOT])
     os.environ |= {"KIT_ROOT": config.kit_root, "KIT_PROGRESS": "off"}
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from lib.bounds import Certificate, StoppingRule
 from lib.bounds.certificate import BOUNDS
-from lib.datasets import image_digests, image_keys, stack
+from lib.datasets import Data, image_digests, image_keys, stack
 from lib.machine.provenance import describe
 from lib.models.identity import identity
 from lib.records import Record, Row, read_log
@@ -85,8 +86,11 @@ def certify_dataset(
     """
     how, place, device = certificate_of(certificate, n0, n, alpha, rule, two_class), where or Local(), str(device)
     _check_names(classifier, how)
-    listed = list(ids)
-    listed = image_ids(listed, len(listed))
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f"path must name a file, such as 'runs/mine'; got {path!r:.80}")
+    _check_dataset(dataset)
+    listed = list(ids) if isinstance(ids, Iterable) else ids
+    listed = image_ids(listed, len(listed) if isinstance(listed, list) else 1)
     if not listed:
         raise ValueError("ids must name at least one image; got none")
     images = image_keys(dataset, listed, classifier.num_classes)
@@ -187,6 +191,15 @@ def settled_probe(classifier: SmoothedClassifier, images: Tensor, ids: Sequence[
             "batch in it, and update nothing in forward"
         )
     return answers
+
+
+def _check_dataset(dataset: object) -> None:
+    """ValueError for what has no images by number."""
+    if isinstance(dataset, Data):
+        raise ValueError("dataset holds training and test images: pass one of them, such as data.test")
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+        advice = "pass a dataset with items (image, label) by number; of a DataLoader, its .dataset"
+        raise ValueError(f"dataset has no images by number, it is a {type(dataset).__name__}: {advice}")
 
 
 def _check_names(classifier: SmoothedClassifier, how: Certificate) -> None:

@@ -1,6 +1,7 @@
 """What may stand in for f, and what is refused, with the place and the remedy, before it can vote."""
 
 import functools
+from collections import deque
 from types import SimpleNamespace
 
 import pytest
@@ -43,8 +44,10 @@ WRONG = {
     "list": (lambda x: [x], r"got a list. Wrap it:\n.*\[0\]"),
     "dict": (lambda x: {"logits": x}, r"got a dict. Wrap it:\n.*\['logits'\]"),
     "object": (lambda x: SimpleNamespace(logits=x), r"got a SimpleNamespace. Wrap it:\n.*\.logits"),
-    "numpy": (lambda x: x.numpy(), "got a ndarray"),
-    "none": (lambda x: None, "got a NoneType"),
+    "numpy": (lambda x: x.numpy(), r"got a ndarray. Return a tensor, such as torch.as_tensor\(\.\.\.\)$"),
+    "none": (lambda x: None, "got a NoneType. Return a tensor"),
+    "list of numbers": (lambda x: x.tolist(), "got a list. Return a tensor"),
+    "nothing": (lambda x: [], "got a list. Return a tensor"),
     "one row a batch": (lambda x: x.mean(0, keepdim=True), r"logits \(\d+, 3\), a row an image.*got \(1, 3\)"),
     "two rows an image": (lambda x: torch.cat([x, x]), r"got \(\d+, 3\)"),
     "too few classes": (lambda x: x[:, :2], r"got \(\d+, 2\)"),
@@ -71,15 +74,32 @@ def hidden(part: nn.Module, how: str) -> nn.Module:
     base = network()
     if how == "closure":
         base.part = lambda x: part(x)
+    elif how == "default":
+        base.part = lambda x, net=part: net(x)
+    elif how == "global":
+        base.part = eval("lambda x: [one_part(row) for row in x]", {"__name__": "__main__", "one_part": part})
+    elif how == "class":
+        base.part = type("Holder", (), {"__module__": "__main__", "net": part})()
+    elif how == "named by forward":
+        code = "class Named:\n  def forward(self, x): return self.inner(x)\n  def inner(self, x): return one_part(x)"
+        exec(code, space := {"__name__": "__main__", "one_part": part})
+        base.part = space["Named"]()
+    elif how == "slots":
+        base.part = type("Slotted", (), {"__slots__": ("net",)})()
+        base.part.net = part
     else:
         base.part = {
             "attribute": part, "list": [part], "tuple": (0, part), "dict": {"a": part}, "nested": [{"a": (part,)}],
+            "deque": deque([part]),
             "partial": functools.partial(torch.sum, part), "method": part.forward, "object": SimpleNamespace(net=part),
         }[how]  # fmt: skip
     return base
 
 
-PLACES = ["attribute", "list", "tuple", "dict", "nested", "partial", "method", "object", "closure"]
+PLACES = [
+    "attribute", "list", "tuple", "dict", "nested", "partial", "method", "object", "closure", "default", "global",
+    "class", "named by forward", "slots", "deque",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("how", PLACES)
@@ -104,6 +124,24 @@ def test_a_module_that_is_set_to_training_mode_later_is_refused_at_the_next_call
     base[1].train()
     with pytest.raises(ValueError, match="1 of base is in training mode"):
         g.predict(IMAGES)
+
+
+@pytest.mark.parametrize("how", PLACES)
+def test_so_is_one_that_is_hidden(how):
+    base = hidden(part := nn.Dropout(0.5).eval(), how)
+    g = SmoothedClassifier(base, 0.25, 3)
+    g.predict(IMAGES)
+    part.train()
+    with pytest.raises(ValueError, match=r"part.* of base is in training mode"):
+        g.predict(IMAGES)
+
+
+def test_what_a_class_names_outside_of_its_answer_is_no_part_of_it():
+    code = "class Named:\n  def forward(self, x): return x\n  def fit(self, x): return teacher(x)"
+    exec(code, space := {"__name__": "__main__", "teacher": nn.Dropout(0.5).train()})
+    base = network()
+    base.part = space["Named"]()
+    certify(base)
 
 
 def test_a_function_is_taken_as_it_is():

@@ -155,7 +155,7 @@ def test_limit_counts_images_not_indices():
 
 @pytest.mark.parametrize("arguments", [(0, 1, None), (10, 0, None), (10, 1, 0), (10, -1, None)])
 def test_a_subset_of_nothing_is_refused(arguments):
-    with pytest.raises(ValueError, match="must be at least 1, got length="):
+    with pytest.raises(ValueError, match=r"^(length|skip|limit) must be a whole number >= 1; got"):
         fixed_subset(*arguments)
 
 
@@ -185,9 +185,9 @@ def test_nothing_cannot_be_held_out_of_no_training_images():
         holdout(None, 3, seed=0)
 
 
-@pytest.mark.parametrize("size", [0, 100, 1.0, -3])
+@pytest.mark.parametrize("size", [0, 100, 1.0, -3, True, "5", None])
 def test_holdout_must_leave_images_on_both_sides(size):
-    with pytest.raises(ValueError, match=f"both sides of 100 training images, got size={size}"):
+    with pytest.raises(ValueError, match=r"^size must.*got"):
         holdout(numbered(100), size, seed=0)
 
 

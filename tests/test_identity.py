@@ -1,5 +1,6 @@
 """What a classifier is: whatever decides an answer is in its hash, and nothing that does not."""
 
+import collections
 import copy
 import enum
 import functools
@@ -7,6 +8,8 @@ import logging
 import os
 import subprocess
 import sys
+import types
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib.models.classifiers import DigitsCNN
 from lib.models.compute import Computed
 from lib.models.identity import identity
 
@@ -49,6 +53,74 @@ def double(x):
     return 2 * x
 
 
+class Slotted:
+    __slots__ = ("a",)
+
+    def __init__(self, a):
+        self.a = a
+
+
+class Below(Slotted):
+    """It has a __dict__, and an attribute in a slot of the class above."""
+
+
+def with_attribute(kind, *content):
+    value = type("Labelled", (kind,), {"__module__": "labelled"})(*content)
+    value.a = 1
+    return value, changed(value)
+
+
+def changed(value):
+    other = copy.copy(value)
+    other.a = 2
+    return other
+
+
+def defaulting(k):
+    def scaled(x, factor=k):
+        return factor * x
+
+    scaled.__qualname__ = "scaled"
+    return scaled
+
+
+def coded(text, name="f"):
+    """What a notebook's cell defines: the same name, another code."""
+    space = {"__name__": "__main__", "nn": nn}
+    exec(text, space)
+    return space[name]
+
+
+class Held(nn.Module):
+    """A class of the user's own that says its answer in the class."""
+
+    scale = 1.0
+
+
+def frozen(scale):
+    torch.manual_seed(0)
+    layer = nn.Linear(2, 2)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and in use
+        layer.weight *= scale
+        return torch.jit.freeze(torch.jit.trace(layer.eval(), torch.ones(1, 2)))
+
+
+def quantized(scale):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and in use
+        return with_buffer(torch.quantize_per_tensor(torch.ones(2), scale, 0, torch.quint8))
+
+
+def with_buffer(tensor):
+    module = nn.Module()
+    module.register_buffer("held", tensor)
+    return module
+
+
+DOUBLE, TRIPLE = "def f(x): return 2 * x", "def f(x): return 3 * x"
+NET = "class f(nn.Module):\n  def forward(self, x): return {} * x"
+SPARSE = torch.eye(3).to_sparse()
 # Two values of every kind of attribute that a module may hold.
 PAIRS = {
     "int": (1, 2), "float": (0.5, 0.25), "bool": (True, False), "text": ("http://a", "http://b"), "bytes": (b"a", b"b"),
@@ -65,6 +137,15 @@ PAIRS = {
     "partial's argument": (functools.partial(torch.sum, dim=0), functools.partial(torch.sum, dim=1)),
     "method": (Size(1).__repr__, Size(2).__repr__), "nested": ({"a": [Size(1)]}, {"a": [Size(2)]}),
     "hidden module": ([nn.Linear(2, 2, bias=False)], [nn.Linear(2, 2)]),
+    "tensor's method": (torch.tensor([1.0]).mul, torch.tensor([2.0]).mul), "slots": (Slotted(1), Slotted(2)),
+    "slots above": (Below(1), Below(2)), "defaults": (defaulting(1), defaulting(2)), "order": (
+        {"a": 1, "b": 2}, {"b": 2, "a": 1}), "deque": (collections.deque([1]), collections.deque([2])),
+    **{f"{kind.__name__} with an attribute": with_attribute(kind, *content) for kind, *content in (
+        (list, [1]), (dict, {"b": 1}), (set, {1}), (tuple, [1]), (float, 1.0), (int, 1), (str, "a"))},
+    "code": (coded(DOUBLE), coded(TRIPLE)), "code of a method": (coded(NET.format(2))(), coded(NET.format(3))()),
+    "sparse": (with_buffer(SPARSE), with_buffer(2 * SPARSE)), "frozen TorchScript": (frozen(1.0), frozen(1.0002)),
+    "quantized": (quantized(0.1), quantized(0.3)),
+    "conjugate": (torch.tensor([1j]).conj(), torch.tensor([1j])),
     "own identity": (SimpleNamespace(identity=half.__repr__), SimpleNamespace(identity=double.__repr__)),
 }  # fmt: skip
 
@@ -80,6 +161,58 @@ def test_two_values_of_an_attribute_are_two_classifiers(pair):
 def test_a_copy_is_the_same_classifier(value):
     module = With(value)
     assert identity(copy.deepcopy(module)) == identity(module)
+
+
+def test_what_a_class_of_ones_own_holds_counts(monkeypatch):
+    before = identity(Held())
+    monkeypatch.setattr(Held, "scale", 2.0)
+    assert identity(Held()) != before
+
+
+def test_a_number_that_ones_own_code_names_counts_and_so_does_a_function(monkeypatch):
+    before = identity(With(uses_both))
+    monkeypatch.setitem(globals(), "FACTOR", 3)
+    changed_number = identity(With(uses_both))
+    monkeypatch.setitem(globals(), "half", double)
+    assert len({before, changed_number, identity(With(uses_both))}) == 3
+
+
+FACTOR = 2
+
+
+def uses_both(x):
+    return [FACTOR * half(one) for one in x]
+
+
+def test_code_has_one_hash_in_every_process_and_its_docstring_does_not_count():
+    assert identity(With(coded(DOUBLE))) == identity(With(coded('def f(x):\n  "Twice."\n  return 2 * x')))
+    code = 'def f(x): return x in {"a", "b", "c"}'
+    ask = (
+        f"import sys; sys.path.insert(0, 'tests')\nfrom test_identity import *\nprint(identity(With(coded({code!r}))))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", ask], cwd=Path(__file__).parents[1], env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert said == {identity(With(coded(code))) + "\n"}
+
+
+def test_a_kits_network_whose_code_was_edited_has_another_structure_and_the_same_record(monkeypatch):
+    model = DigitsCNN()
+    before, trained_as = identity(model), identity(model, weights=False)
+    monkeypatch.setattr(DigitsCNN, "forward", lambda self, images: self.layers(images).relu())
+    assert identity(model) == before and identity(model, weights=False) != trained_as
+
+
+def test_a_method_that_was_put_on_one_object_is_refused_where_its_name_says_too_little():
+    for weight in (1, 2):
+        net = nn.Linear(2, 2)
+        net.forward = types.MethodType(lambda self, x, w=weight: w * x, net)
+        with pytest.raises(ValueError, match=r"f\.forward.*method identity\(\)"):
+            identity(net)
 
 
 def test_every_weight_buffer_and_class_counts():

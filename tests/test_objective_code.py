@@ -10,9 +10,10 @@ from jupyter_client.manager import start_new_kernel
 from processes import PATIENCE
 
 from lib import attacks
+from lib.models.defenses import BitDepth
 from lib.training import identity
 from lib.training.identity import code_hash
-from lib.training.objectives import MSE, Gaussian, Stability
+from lib.training.objectives import MSE, Gaussian, SqueezedViews, Stability
 
 METHOD = '''
 from dataclasses import dataclass
@@ -177,6 +178,13 @@ def test_an_attack_inside_an_objective_is_part_of_it(make, how, monkeypatch):
     before = code_hash(method)
     monkeypatch.setitem(identity._files, attacks.pgd.__module__, "edited")
     assert code_hash(method) != before
+
+
+def test_the_code_of_a_network_in_a_field_is_part_of_it(monkeypatch):
+    objective = SqueezedViews(squeezers=(BitDepth(2),))
+    before = objective.identity()
+    monkeypatch.setattr(BitDepth, "forward", lambda self, images: images)
+    assert objective.identity() != before
 
 
 def test_code_that_cannot_be_read_is_refused():

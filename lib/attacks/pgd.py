@@ -4,8 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from lib.bounds.arguments import real_number, whole_number
 
 Loss = Callable[[Tensor], Tensor]  # images (N, ...) -> (N,), to be made large
 
@@ -35,7 +38,10 @@ def pgd(
     (expectation over transformation, Athalye et al. 2018).
     ValueError for arguments out of range, a loss without a gradient, and a gradient that is not finite.
     """
-    _check_counts(steps=steps, restarts=restarts, averages=averages)
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images must be a tensor (N, ...); got a {type(images).__name__}: torch.as_tensor makes one")
+    steps, restarts = whole_number(steps, "steps"), whole_number(restarts, "restarts")
+    averages = whole_number(averages, "averages")
     ball = _Ball(images, _one_each("budget", budget, images), norm, box)
     if (step_size is None or random_start or restarts > 1) and ball.budget.isinf().any():
         raise ValueError("an infinite budget needs a step_size, and one start, at the image; random ones have no range")
@@ -126,13 +132,11 @@ def _highest(loss: Loss, ends: list[Tensor], averages: int) -> Tensor:
 
 def _one_each(name: str, value: float | Tensor, images: Tensor) -> Tensor:
     """`value`, one number or (N,), as (N,). ValueError where it is neither, negative or NaN."""
-    values = torch.as_tensor(value, dtype=images.dtype, device=images.device)
+    value = value if isinstance(value, (Tensor, list, tuple, np.ndarray)) else real_number(value, name)
+    values = torch.as_tensor(value)
+    if values.dtype is torch.bool:
+        raise ValueError(f"{name} must be one number or {len(images)} of them; got {value}")
+    values = values.to(images.device, images.dtype)
     if values.shape not in ((), (len(images),)) or not (values >= 0).all():
         raise ValueError(f"{name} must be one number or {len(images)} of them, at least 0; got {value}")
     return values.expand(len(images))
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lib.attacks.pgd import _Ball, _check_counts, _one_each
+from lib.attacks.pgd import _Ball, _one_each
+from lib.bounds.arguments import whole_number
 
 
 @torch.no_grad()
@@ -28,7 +29,7 @@ def random_search(
     (Andriushchenko et al. 2020), whose schedule and l2 windows differ. `generator`: seed 0 where none is given.
     ValueError for arguments out of range.
     """
-    _check_counts(queries=queries)
+    queries = whole_number(queries, "queries")
     ball = _Ball(images, _one_each("budget", budget, images), norm, box)
     if ball.budget.isinf().any():
         raise ValueError("random search needs a finite budget; in the box [0, 1] that of linf is at most 1")

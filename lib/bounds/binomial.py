@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.special import betainc, betaincc, betainccinv, betaincinv
 from scipy.stats import binom
 
-from lib.bounds.arguments import checked_counts, checked_open_unit, checked_whole
+from lib.bounds.arguments import checked_counts, checked_open_unit, checked_whole, numbers, whole_number
 
 # Clopper-Pearson bounds are widened by this, relative to the smaller of p and 1 - p; 1e-12 was seen to be needed.
 _BETA_MARGIN = 1e-10
@@ -63,7 +63,7 @@ def true_certified_accuracy(hits: ArrayLike, m: ArrayLike, alpha: float, rho: fl
 
 def round_down(value: ArrayLike, digits: int) -> np.ndarray:
     """`value` with `digits` decimals, never above it, for printing radii (the papers' logs round to nearest)."""
-    value = np.asarray(value, float)
+    value, digits = numbers(value, "value"), whole_number(digits, "digits", 0)
     rounded = np.round(value, digits)
     return np.where(rounded > value, np.round(rounded - 10.0**-digits, digits), rounded)[()]
 

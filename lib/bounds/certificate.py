@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lib.bounds.anytime import anytime_lower_bound, anytime_upper_bound
-from lib.bounds.arguments import checked_open_unit, whole_number
+from lib.bounds.arguments import checked_open_unit, real_number, whole_number
 from lib.bounds.binomial import lower_confidence_bound, upper_confidence_bound
 
 ABSTAIN = -1
@@ -118,7 +118,7 @@ class Certificate:
     def __post_init__(self) -> None:
         object.__setattr__(self, "n0", whole_number(self.n0, "n0"))  # the dataclass is frozen
         object.__setattr__(self, "n", whole_number(self.n, "n"))
-        object.__setattr__(self, "alpha", float(checked_open_unit(self.alpha, "alpha")))
+        object.__setattr__(self, "alpha", float(checked_open_unit(real_number(self.alpha, "alpha", 0.001), "alpha")))
         if not isinstance(self.rule, StoppingRule):
             raise ValueError(f"rule = {self.rule!r}: expected a rule such as AtRadii(radii=(0, 0.5)) of lib.bounds")
         if not isinstance(self.bound, Bound):
@@ -141,6 +141,8 @@ class Certificate:
         """The certificate that `certify(n0=, n=, alpha=, rule=, two_class=)` asks for; no rule means a fixed n."""
         if n0 is None or n is None or alpha is None:
             raise ValueError(f"say n0, n and alpha, such as n0=100, n=10_000, alpha=0.001; got {n0=}, {n=}, {alpha=}")
+        if not isinstance(two_class, (bool, np.bool_)):
+            raise ValueError(f"two_class must be True or False; got {two_class!r:.80}")
         rule = AfterN() if rule is None else rule
         looked_at = getattr(rule, "looks_at_votes", False)
         return cls(n0=n0, n=n, alpha=alpha, rule=rule, bound=Bound(anytime=looked_at, two_class=bool(two_class)))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-from lib.bounds.arguments import checked_positive
+from lib.bounds.arguments import checked_positive, numbers
 from lib.bounds.binomial import lower_confidence_bound, upper_confidence_bound
 from lib.bounds.certificate import ABSTAIN
 
@@ -27,11 +27,11 @@ def composed(
     class where g and h agree, at x alone. Otherwise ABSTAIN. (Horvath et al. 2022. Their evaluation counts
     an abstaining selection as 1 at radius 0; it proves nothing.) The same rule reads PREDICT's answers, with radii 0.
     """
-    selection, certified, core = (np.asarray(value) for value in (selection, certified, core))
+    selection, certified, core = numbers(selection, "selection"), numbers(certified, "certified"), numbers(core, "core")
     agreed = np.where((certified == core) & (selection == ABSTAIN), core, ABSTAIN)
     predict = np.where(selection == 1, certified, np.where(selection == 0, core, agreed))
     radius = np.minimum(selection_radius, certified_radius)
-    return predict, np.where((selection == 1) & (certified != ABSTAIN), radius, 0.0)
+    return predict.astype(np.int64), np.where((selection == 1) & (certified != ABSTAIN), radius, 0.0)
 
 
 def multiscale(

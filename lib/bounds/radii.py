@@ -4,7 +4,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, ndtri
 
-from lib.bounds.arguments import checked_open_unit, checked_positive, checked_probability, first_of
+from lib.bounds.arguments import (
+    checked_open_unit,
+    checked_positive,
+    checked_probability,
+    first_of,
+    numbers,
+    real_number,
+    whole_number,
+)
 
 _NDTRI_MARGIN = 1e-14  # SciPy's ndtri was seen within 1e-15 of the exact value
 
@@ -72,11 +80,10 @@ def lp_radius(l2_radius: ArrayLike, p: float, dimension: int) -> np.ndarray:
 
     r d^(1/p - 1/2) for p > 2 (so r / sqrt(d) for l_inf), r for p <= 2.
     """
-    if not p >= 1:
+    if not real_number(p, "p", 2) >= 1:
         raise ValueError(f"p must be at least 1, or inf; got {p!r}")
-    if dimension < 1:
-        raise ValueError(f"dimension must be at least 1; got {dimension!r}")
-    return np.asarray(l2_radius, float) * float(dimension) ** min(1 / p - 0.5, 0.0)
+    dimension = whole_number(dimension, "dimension")
+    return numbers(l2_radius, "l2_radius") * float(dimension) ** min(1 / float(p) - 0.5, 0.0)
 
 
 def _checked_pair(p_a: ArrayLike, p_b: ArrayLike, sigma: ArrayLike) -> tuple[np.ndarray, ...]:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lib.bounds.arguments import checked_open_unit, checked_whole, first_of
+from lib.bounds.arguments import checked_open_unit, checked_whole, first_of, numbers
 
 _MARGIN = 1e-9  # of a mean: sums of float64 scores, and the square root
 
@@ -43,7 +43,7 @@ def score_probabilities(
     which hold for [0, 1]-valued functions.
     ValueError for sums that no n scores can have.
     """
-    sums = np.asarray(sums, float)
+    sums = numbers(sums, "sums")
     if not ((sums >= -1e-6 * n) & (sums <= n * (1 + 1e-6))).all():
         raise ValueError(
             f"sums must be of n = {n} scores in [0, 1]; got {first_of(sums, ~((sums >= 0) & (sums <= n)))}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lib.bounds.anytime import anytime_lower_bound, anytime_upper_bound
-from lib.bounds.arguments import checked_open_unit
+from lib.bounds.arguments import checked_open_unit, real_number
 from lib.bounds.certificate import Bound, Certificate, HasRadius, StoppingRule
 
 
@@ -66,7 +66,7 @@ class AtRadii(_Looking):
         super().__post_init__()
         if not isinstance(self.radii, Iterable) or isinstance(self.radii, str):
             raise ValueError(f"radii must be a list such as (0, 0.25, 0.5); got {self.radii!r}")
-        radii = [float(r) for r in self.radii]
+        radii = [real_number(r, "radii") for r in self.radii]
         if not radii or radii != sorted(set(radii)) or not 0 <= radii[0] <= radii[-1] < float("inf"):
             raise ValueError(f"radii must be finite, >= 0, ascending and at least one; got {self.radii!r}")
         object.__setattr__(self, "radii", tuple(radii))  # the dataclass is frozen
@@ -96,9 +96,9 @@ class Tolerance(_Looking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "tolerance", real_number(self.tolerance, "tolerance", 0.05))  # the dataclass is frozen
         if not 0 < self.tolerance < float("inf"):
             raise ValueError(f"tolerance must be positive and finite; got {self.tolerance!r}")
-        object.__setattr__(self, "tolerance", float(self.tolerance))
 
     def settled(
         self, n_a: np.ndarray, n_b: np.ndarray, n: int, certificate: Certificate, noise: HasRadius

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from lib.bounds.arguments import whole_number
+
 
 def fixed_subset(length: int, skip: int = 1, limit: int | None = None) -> list[int]:
     """Indices 0, skip, 2 skip, …: the papers' subsets (every 20th of CIFAR-10, every 100th of ImageNet).
@@ -17,9 +19,8 @@ def fixed_subset(length: int, skip: int = 1, limit: int | None = None) -> list[i
     `limit` is how many images are kept. (In the public code `--max` is compared with the raw index, so that
     `--skip 20 --max 500` means 25 images there and 500 here.)
     """
-    if length < 1 or skip < 1 or (limit is not None and limit < 1):
-        raise ValueError(f"length, skip and limit must be at least 1, got {length=}, {skip=}, {limit=}")
-    return list(range(0, length, skip))[:limit]
+    indices = range(0, whole_number(length, "length"), whole_number(skip, "skip"))
+    return list(indices)[: None if limit is None else whole_number(limit, "limit")]
 
 
 def holdout(train: Dataset | None, size: int | float, seed: int) -> tuple[Dataset, Dataset]:
@@ -31,7 +32,8 @@ def holdout(train: Dataset | None, size: int | float, seed: int) -> tuple[Datase
     if train is None:
         raise ValueError("train is None: there are no images to split; add train/<class>/ to the data's folder")
     total = len(train)  # type: ignore[arg-type]
-    count = round(size * total) if isinstance(size, float) else size
+    share = size if isinstance(size, float) and 0 < size < 1 else None
+    count = round(share * total) if share else whole_number(size, "size") if not isinstance(size, float) else 0
     if not 0 < count < total:
         raise ValueError(f"size must leave images on both sides of {total} training images, got {size=}")
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))

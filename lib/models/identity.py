@@ -7,9 +7,11 @@ apart by looking (a lambda, an open connection) brings a method `identity()` of 
 import enum
 import functools
 import hashlib
+import inspect
 import json
 import logging
 import types
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+
+from lib.machine.provenance import is_ones_own
 
 # What torch keeps in every module; of these only hooks that change an answer count. `training` is checked elsewhere.
 _HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
@@ -30,10 +34,13 @@ def identity(module: nn.Module, weights: bool = True) -> str:
     """SHA-256 (64 hex digits) of what decides the answers of `module`.
 
     That is, for it and all modules inside: class, parameters and buffers (names, shapes, types, bytes), and plain
-    attributes: numbers, texts, arrays, functions by their name, containers and objects of these. A module or object
-    with a method `identity()` is what that returns (JSON values), besides its weights. `weights=False` leaves out the
-    bytes: the structure alone. Not seen: the code of a class, a file that `forward` reads. An attribute that `forward`
-    changes makes it another f. ValueError, with the place and what to do, for what cannot be told apart from others.
+    attributes: numbers, texts, arrays, functions by name and defaults, containers and objects of these. A module or
+    object with a method `identity()` is what that returns (JSON values), besides its weights. Of the user's own classes
+    and functions the code counts, too, as this version of Python has it, with the numbers and texts that it names and
+    what a class holds. `weights=False` leaves out the bytes: the structure alone, with the code of the kit's networks.
+
+    Not seen: the code of packages (their versions are in the manifest), a file that `forward` reads. An attribute that
+    `forward` changes makes it another f. ValueError, with the place and what to do, for what cannot be told apart.
     """
     digest = hashlib.sha256()
     for line in _lines(module, "f", weights, set()):
@@ -48,6 +55,7 @@ def _lines(value: Any, place: str, weights: bool, above: set[int]) -> Lines:
     """What is hashed of a value; `above` holds the ids of the objects that contain it."""
     if isinstance(value, _PLAIN):
         yield f"{place} {type(value).__name__} {value!r}"
+        yield from _additions(value, place, weights, above)
     elif isinstance(value, torch.device):  # where it is computed is no part of f
         return
     elif isinstance(value, (Tensor, np.ndarray, np.generic)):
@@ -74,26 +82,125 @@ def _compound(value: Any, place: str, weights: bool, above: set[int]) -> Lines:
         return
     elif isinstance(value, Mapping):
         yield f"{place} mapping {len(value)}"
-        for key in sorted(value.keys() - _PROVENANCE, key=repr):
+        keys = sorted(value.keys() - _PROVENANCE, key=repr)
+        if type(value) in (dict, OrderedDict) and list(value) != keys:
+            yield f"{place} order {list(value)!r}"
+        for key in keys:
             yield from _lines(value[key], f"{place}.{key}", weights, above)
-    elif isinstance(value, (list, tuple)):
+        yield from _additions(value, place, weights, above)
+    elif isinstance(value, (list, tuple, deque)):
         yield f"{place} sequence {len(value)}"
         for i, item in enumerate(value):
             yield from _lines(item, f"{place}[{i}]", weights, above)
+        yield from _additions(value, place, weights, above)
     elif isinstance(value, (set, frozenset)):
         yield from _lines(sorted(value, key=repr), f"{place} set", weights, above)
+        yield from _additions(value, place, weights, above)
     elif isinstance(value, functools.partial):
-        yield from _lines({"f": value.func, "args": value.args, **value.keywords}, place, weights, above)
-    elif isinstance(value, types.MethodType):
-        yield f"{place} method {value.__func__.__qualname__}"
-        yield from _lines(value.__self__, place, weights, above)
+        yield from _lines(_sorted({"f": value.func, "args": value.args, **value.keywords}), place, weights, above)
     elif callable(value) and hasattr(value, "__qualname__"):
-        yield f"{place} function {_named(value, place)}"
-    elif hasattr(value, "__dict__") and not isinstance(value, torch.Generator):
+        yield from _function(value, place, weights, above)
+    elif _has_state(value):
         yield f"{place} object {type(value).__module__}.{type(value).__qualname__}"
-        yield from _lines(vars(value), place, weights, above)
+        yield from _lines(_sorted(_state(value)), place, weights, above)
+        yield from _class(type(value), place, weights, above)
     else:
         raise ValueError(_refusal(place, value))
+
+
+def _function(value: Any, place: str, weights: bool, above: set[int]) -> Lines:
+    """A function by its name and defaults, a method with its object. ValueError where a name is not enough."""
+    owner = getattr(value, "__self__", None)
+    if isinstance(value, types.MethodType):
+        if getattr(type(owner), value.__func__.__name__, None) is not value.__func__:  # not its class's own
+            _named(value.__func__, place)
+        yield f"{place} method {value.__func__.__qualname__}"
+        yield from _lines(owner, place, weights, above)
+        value = value.__func__
+    elif owner is None or isinstance(owner, types.ModuleType):
+        yield f"{place} function {_named(value, place)}"
+    else:  # a method of a type that is written in C, such as a tensor's
+        yield f"{place} method {value.__qualname__}"
+        yield from _lines(owner, place, weights, above)
+    given = [getattr(value, name, None) for name in ("__defaults__", "__kwdefaults__")]
+    if any(given):
+        yield from _lines(given, f"{place} defaults", weights, above)
+    if is_ones_own(getattr(value, "__module__", None)) and isinstance(value, types.FunctionType):
+        yield f"{place} code {_code(inspect.unwrap(value))}"
+
+
+def _class(kind: type, place: str, weights: bool, above: set[int]) -> Lines:
+    """What a class of the user's own brings to its objects: its functions' code, and its values.
+
+    Where weights do not count, as for a training, that of the kit's classes counts as well.
+    """
+    for base in kind.__mro__:
+        if is_ones_own(base.__module__) or (not weights and base.__module__.startswith("lib.")):
+            for name, value in sorted(vars(base).items()):
+                value = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
+                if isinstance(value, types.FunctionType):
+                    yield f"{place} code {base.__qualname__}.{name} {_code(value)}"
+                elif not name.startswith("__") and not callable(value) and not hasattr(value, "__get__"):
+                    yield from _lines(value, f"{place} {base.__qualname__}.{name}", weights, above)
+
+
+def _code(function: types.FunctionType) -> str:
+    """A hash of what a function does: instructions, names and constants, of inner functions and of those it names."""
+    told: list[Any] = []
+    seen: set[str] = set()
+    todo: list[Any] = [function]
+    while todo:
+        code = todo.pop(0)
+        if isinstance(code, types.FunctionType):
+            documented, known, code = code.__doc__ is not None, code.__globals__, code.__code__
+        constants = (None, *code.co_consts[1:]) if documented else code.co_consts
+        told += [code.co_code.hex(), code.co_names, code.co_varnames]
+        told += [_constant(one) for one in constants if not isinstance(one, types.CodeType)]
+        for name in code.co_names:
+            value = known.get(name)
+            if isinstance(value, _PLAIN) and name in known:
+                told.append((name, repr(value)))
+            elif isinstance(value, types.FunctionType) and is_ones_own(value.__module__) and name not in seen:
+                seen.add(name)
+                todo.append(value)
+        inner = [one for one in constants if isinstance(one, types.CodeType)]
+        documented, todo = False, inner + todo  # names of inner functions are looked up in the same globals
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _constant(value: Any) -> str:
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
+
+
+def _additions(value: Any, place: str, weights: bool, above: set[int]) -> Lines:
+    """Attributes that a number, a text or a container carries besides its content."""
+    if vars(value) if hasattr(value, "__dict__") else {}:
+        yield f"{place} class {type(value).__module__}.{type(value).__qualname__}"
+        yield from _lines(_sorted(vars(value)), place, weights, above)
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """The attributes of an object, those in slots of its classes included."""
+    slots = [name for kind in type(value).__mro__ for name in _slots(kind) if hasattr(value, name)]
+    return {name: getattr(value, name) for name in slots} | getattr(value, "__dict__", {})
+
+
+def _has_state(value: Any) -> bool:
+    """Whether an object is what its attributes are: not a generator, an open file or another object written in C."""
+    if isinstance(value, torch.Generator):
+        return False
+    return hasattr(value, "__dict__") or any("__slots__" in vars(kind) for kind in type(value).__mro__)
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    declared = vars(kind).get("__slots__", ())
+    names = (declared,) if isinstance(declared, str) else tuple(declared)
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+
+
+def _sorted(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes in an order of their own: when they were set decides nothing."""
+    return dict(sorted(attributes.items(), key=lambda item: repr(item[0])))
 
 
 def _module(module: nn.Module, place: str, weights: bool, above: set[int]) -> Lines:
@@ -103,12 +210,15 @@ def _module(module: nn.Module, place: str, weights: bool, above: set[int]) -> Li
     yield f"{place} module {type(module).__module__}.{type(module).__qualname__}"
     if isinstance(module, (fx.GraphModule, torch.jit.ScriptModule)):
         yield f"{place} code {module.code}"
+        if isinstance(module, torch.jit.ScriptModule):  # a frozen one has its weights there
+            yield from _lines(_constants(module), f"{place} constants", weights, above)
     elif own := _own(module):
         yield f"{place} identity {_told(own(), place)}"
     else:
         attributes = {name: value for name, value in vars(module).items() if name not in _INTERNAL | _HOOKS}
         hooks = {name: list(vars(module)[name].values()) for name in _HOOKS if vars(module).get(name)}
-        yield from _lines(attributes | hooks, place, True, above)
+        yield from _lines(_sorted(attributes | hooks), place, True, above)
+    yield from _class(type(module), place, weights, above)
     for name, tensor in sorted([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]):
         yield from _array(tensor, f"{place}.{name}", weights)
     for name, child in module._modules.items():  # named_children() leaves out a part that is used twice
@@ -128,8 +238,18 @@ def _array(value: Tensor | np.ndarray | np.generic, place: str, weights: bool) -
         return
     tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
     yield f"{place} array {tuple(tensor.shape)} {tensor.dtype}"
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        tensor = tensor.dequantize() if tensor.is_quantized else tensor.to_dense()
     if weights:
-        yield tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        yield tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _constants(module: torch.jit.ScriptModule) -> dict[str, Any]:
+    """The tensors that TorchScript keeps beside the code of `forward`; none where it has no such method."""
+    try:
+        return module.code_with_constants[1].const_mapping
+    except (RuntimeError, AttributeError):
+        return {}
 
 
 def _named(function: Callable, place: str) -> str:

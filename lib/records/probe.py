@@ -81,7 +81,7 @@ def _noisy(classifier: SmoothedClassifier, images: Tensor) -> Tensor:
 
 def _answers(classifier: SmoothedClassifier, points: Tensor) -> np.ndarray:
     try:
-        logits = classifier.noise.parts(classifier.base)[1](points)
+        logits = classifier.noise.parts(classifier.base)[1](points.clone())  # a base may work in place
     except RuntimeError as error:
         advice = other_precision(classifier.base, points) if "type" in str(error) else ""
         if advice:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib.bounds import ABSTAIN, Bound
+from lib.bounds.arguments import whole_number
 from lib.records.row import Row
 from lib.sampling import Noise
 
@@ -27,8 +28,11 @@ def recount(
     if missing:
         advice = "a paper's log takes recertify" if "n_a" in missing else "make the record again with this version"
         raise ValueError(f"log has no column {missing[0]}, so its counts cannot be bounded again: {advice}")
+    if bound is not None and not isinstance(bound, Bound):
+        raise ValueError(f"bound = {bound!r:.80}: expected a Bound, such as Bound.named('clopper-pearson, two-class')")
     n_a, n_b, n_new = log["n_a"], log["n_b"], log["n"]
     if n is not None:
+        n = whole_number(n, "n")
         n_a, n_b, n_new = np.floor(n_a * n / log["n"]), np.ceil(n_b * n / log["n"]), n
     changed = log.assign(n=n_new, n_a=n_a, n_b=n_b, alpha=log["alpha"] if alpha is None else alpha)
     if bound is not None:

@@ -2,10 +2,13 @@
 
 import functools
 import types
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+
+from lib.machine.provenance import is_ones_own
 
 _WRAP = """\
 class Logits(torch.nn.Module):
@@ -47,8 +50,8 @@ def as_module(base: nn.Module | Callable[[Tensor], Tensor]) -> nn.Module:
 def check_module(base: nn.Module) -> None:
     """ValueError for a module in training mode or a weight that is not finite, anywhere inside `base`.
 
-    Parts in plain lists, dicts and attributes are found, too. Dropout or noise that `forward` draws by itself cannot be
-    seen: f must give the same answer twice.
+    Parts in plain lists, dicts, attributes and in what the user's own functions name are found, too. Dropout or noise
+    that `forward` draws by itself cannot be seen: f must give the same answer twice.
     """
     for place, module in modules_inside(base):
         name = f"{place or 'base'} ({type(module).__name__})"
@@ -66,9 +69,11 @@ def check_answers(logits: object, batch: Tensor, num_classes: int) -> None:
     """ValueError unless `logits` is a float tensor (len(batch), num_classes)."""
     if not isinstance(logits, Tensor):
         part = ".logits" if hasattr(logits, "logits") else "['logits']" if isinstance(logits, Mapping) else "[0]"
-        raise ValueError(
-            f"base must return a tensor of logits; got a {type(logits).__name__}. Wrap it:\n{_WRAP.format(part=part)}"
-        )
+        first = logits[0] if isinstance(logits, (list, tuple)) and logits else logits
+        remedy = "Return a tensor, such as torch.as_tensor(...)"
+        if part != "[0]" or isinstance(first, Tensor):
+            remedy = f"Wrap it:\n{_WRAP.format(part=part)}"
+        raise ValueError(f"base must return a tensor of logits; got a {type(logits).__name__}. {remedy}")
     if logits.shape != (len(batch), num_classes):
         raise ValueError(
             f"base must return logits ({len(batch)}, {num_classes}), a row an image, for num_classes = {num_classes}; "
@@ -103,23 +108,64 @@ def modules_inside(base: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 _TORCHS_OWN = set(vars(nn.Module()))
+_CONTAINERS = (list, tuple, set, frozenset, deque)
 
 
 def _inside(value: Any) -> dict[str, Any]:
     if isinstance(value, nn.Module):
         parts = dict(value._modules.items())  # TorchScript has a dict of its own
-        return parts | {name: item for name, item in vars(value).items() if name not in _TORCHS_OWN}
+        own = {name: item for name, item in vars(value).items() if name not in _TORCHS_OWN}
+        return _of_class(value) | parts | own
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, _CONTAINERS):
         return {str(i): item for i, item in enumerate(value)}
-    if isinstance(value, types.FunctionType):  # what it closes over
-        return {str(i): cell.cell_contents for i, cell in enumerate(value.__closure__ or ()) if _filled(cell)}
+    if isinstance(value, types.FunctionType):
+        return _of_function(value)
     if isinstance(value, types.MethodType):
-        return {"__self__": value.__self__}
+        return {"__self__": value.__self__, "__func__": value.__func__}
     if isinstance(value, functools.partial):
         return {"func": value.func, "args": value.args, **value.keywords}
-    return {} if isinstance(value, (type, types.ModuleType, Tensor)) else getattr(value, "__dict__", {})
+    if isinstance(value, (type, types.ModuleType, Tensor, str, bytes, int, float)):
+        return {}
+    slots = {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
+    return _of_class(value) | slots | getattr(value, "__dict__", {})
+
+
+def _of_function(value: types.FunctionType) -> dict[str, Any]:
+    """What a function closes over, its defaults, and what one of the user's own names of its module."""
+    cells = zip(value.__code__.co_freevars, value.__closure__ or ())
+    inside = {name: cell.cell_contents for name, cell in cells if _filled(cell)}
+    inside |= {str(i): item for i, item in enumerate(value.__defaults__ or ())} | (value.__kwdefaults__ or {})
+    if not is_ones_own(value.__module__):
+        return inside
+    return {name: value.__globals__[name] for name in _named(value.__code__) if name in value.__globals__} | inside
+
+
+def _named(code: types.CodeType) -> set[str]:
+    """The names that a function looks up, its inner functions included."""
+    inner = [_named(part) for part in code.co_consts if isinstance(part, types.CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def _of_class(value: object) -> dict[str, Any]:
+    """What a class of the user's own holds: its values, and the functions that an answer takes."""
+    held: dict[str, Any] = {}
+    for kind in reversed(type(value).__mro__):
+        held |= dict(vars(kind)) if is_ones_own(kind.__module__) else {}
+    functions = {name: item for name, item in held.items() if isinstance(item, types.FunctionType)}
+    todo, taken = ["forward", "__call__"], {}
+    while todo:
+        if (name := todo.pop()) in functions:
+            taken[name] = functions.pop(name)
+            todo += _named(taken[name].__code__)
+    other = (types.FunctionType, type, property, classmethod, staticmethod)
+    return {name: item for name, item in held.items() if name[:2] != "__" and not isinstance(item, other)} | taken
+
+
+def _slots(kind: type) -> list[str]:
+    declared = [vars(base).get("__slots__", ()) for base in kind.__mro__]
+    return [name for names in declared for name in ((names,) if isinstance(names, str) else tuple(names))]
 
 
 def _filled(cell: Any) -> bool:

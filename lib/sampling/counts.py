@@ -7,6 +7,7 @@ between batch shapes, the noise does not.
 import re
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from lib.bounds.arguments import whole_number
 from lib.machine.memory import keep_memory
-from lib.sampling.base import as_module, check_answers, other_precision
+from lib.sampling.base import as_module, check_answers, modules_inside, other_precision
 from lib.sampling.noise import Noise, Pieces, as_noise
 from lib.sampling.pace import TRIES, pace_of
 from lib.words import AUTO, LARGEST_KEY
@@ -108,6 +109,8 @@ def image_ids(ids: Iterable[int] | None, count: int) -> list[int]:
 
     ValueError where they are not one for each of `count` images, out of range, or name one image twice.
     """
+    if ids is not None and not isinstance(ids, Iterable):
+        raise ValueError(f"ids must be a list of whole numbers, such as [0, 20, 40]; got {ids!r:.80}")
     ids = list(range(count)) if ids is None else [whole_number(i, "ids", 0, LARGEST_KEY + 1) for i in ids]
     if len(ids) != count:
         raise ValueError(f"ids must be one for each of the {count} images; got {len(ids)}")
@@ -150,9 +153,17 @@ def _add(sums: Tensor, owner: Tensor, logits: Tensor, batch: Tensor) -> Tensor:
     return logits.isfinite().all()
 
 
+_hidden: weakref.WeakKeyDictionary[nn.Module, list[tuple[str, weakref.ref[nn.Module]]]] = weakref.WeakKeyDictionary()
+
+
 def _check_base(base: nn.Module, images: Tensor, ids: Sequence[int], num_classes: int) -> None:
-    if any(getattr(module, "training", False) for module in base.modules()):
-        training = [name for name, module in base.named_modules() if getattr(module, "training", False)]
+    if base not in _hidden:  # once for each f: parts in lists and closures take longer to find than a batch may take
+        registered = set(map(id, base.modules()))
+        hidden = ((place, part) for place, part in modules_inside(base) if id(part) not in registered)
+        _hidden[base] = [(place, weakref.ref(part)) for place, part in hidden]
+    parts = [*base.named_modules(), *((place, part()) for place, part in _hidden[base])]
+    training = [place for place, part in parts if getattr(part, "training", False)]
+    if training:
         name = f"{training[0]} of base" if training[0] else "base"
         raise ValueError(f"{name} is in training mode: call .eval() on it first, or batches would change its answers")
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.bounds.arguments import whole_number
+
 BITS = 60  # of the uniform numbers
 _PI = 314159265358979323846264338327950288419716939937510  # times 10^50
 
@@ -49,8 +51,7 @@ def check_on_grid(images: Tensor, levels: int) -> None:
 
 def check_levels(levels: int) -> None:
     """ValueError unless `levels` is a whole number from 1 to 65535."""
-    if levels != int(levels) or not 1 <= levels <= 65_535:
-        raise ValueError(f"levels must be a whole number from 1 to 65535; got {levels!r}")
+    whole_number(levels, "levels", 1, 65_536)
 
 
 def clip_range(sigma: float) -> tuple[int, int]:

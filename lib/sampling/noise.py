@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from lib.bounds import certified_radius
+from lib.bounds.arguments import real_number
 from lib.sampling.grid import BITS, check_levels, check_on_grid, noisy_on_grid
 
 CPU_BLOCK = 2**16  # numbers made at once: they stay in the cache, where fresh memory costs more than the arithmetic
@@ -68,10 +69,7 @@ class Noise:
     scheme: ClassVar[str]  # how it is drawn: a part of every record's parameters; a change here changes every count
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "sigma", float(self.sigma))  # the dataclass is frozen
-        except (TypeError, ValueError):
-            raise ValueError(f"sigma must be a number such as 0.25; got {self.sigma!r}") from None
+        object.__setattr__(self, "sigma", real_number(self.sigma, "sigma"))  # the dataclass is frozen
         if not 0 < self.sigma < float("inf"):
             raise ValueError(f"sigma must be positive and finite; got {self.sigma!r}")
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib.machine.provenance import is_ones_own
 from lib.models.identity import identity
 
 FOLLOWED = ("lib.training.objectives", "lib.attacks")  # rooms whose functions are part of an objective's code
@@ -29,7 +30,7 @@ def plain(value: Any, name: str) -> Any:
     if isinstance(value, (bool, int, float, str, type(None))):
         return value
     if isinstance(value, nn.Module):
-        return identity(value)
+        return [identity(value), identity(value, weights=False)]  # its weights, and its code
     if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
         array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, order="C")
         return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": hashlib.sha256(array).hexdigest()}
@@ -92,13 +93,7 @@ def _texts(modules: list[str]) -> dict[str, str]:
 def _followed(values: Iterable[Any]) -> list[str]:
     """The modules of FOLLOWED that these functions, classes and modules come from."""
     homes = (value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "") for value in values)
-    return [home for home in homes if isinstance(home, str) and (home.startswith(FOLLOWED) or _is_ones_own(home))]
-
-
-def _is_ones_own(home: str) -> bool:
-    """Whether a module is a file of the user's: neither installed, nor of Python, nor of this library."""
-    file, root = str(getattr(sys.modules.get(home), "__file__", None) or ""), home.partition(".")[0]
-    return bool(file) and "site-packages" not in file and root not in {"lib", *sys.stdlib_module_names}
+    return [home for home in homes if isinstance(home, str) and (home.startswith(FOLLOWED) or is_ones_own(home))]
 
 
 def _from_cells(cls: type, seen: set[str]) -> Iterator[str]:
