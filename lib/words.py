@@ -5,7 +5,7 @@ LARGEST_KEY = 2**32 - 1  # of a seed and of an image's id: noise is keyed by 32 
 AUTO = "auto"  # of a batch size: the fastest, found out by lib.sampling.pace
 
 # A training in words, which lib.methods reads: "90 epochs of 256, adam 1e-3", perhaps with ", sgd 1e-3 after 50".
-RATE = r"\d+(?:\.\d+)?(?:e-\d+)?"
+RATE = r"(?![0.]+(?:e|,| |$))\d+(?:\.\d+)?(?:e-\d+)?"  # not 0
 TRAINING = {
     "pattern": rf"(?P<epochs>[1-9]\d*) epochs of (?P<batch_size>[1-9]\d*), (?P<optimizer>adam|sgd) (?P<lr>{RATE})"
     rf"(?:, sgd (?P<sgd_lr>{RATE}) after (?P<sgd_epoch>[1-9]\d*))?",

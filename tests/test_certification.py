@@ -257,6 +257,34 @@ def test_another_machines_rounding_is_the_same_base(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(certify(tmp_path, base=FromOutside().eval()), first)
 
 
+class InPlace(torch.nn.Module):
+    """It normalises the batch that it is given, where it lies."""
+
+    def forward(self, images):
+        return hyperplane()(images.sub_(0.25).mul_(2))
+
+
+def test_a_base_that_works_in_place_is_a_fixed_function(tmp_path):
+    log = certify(tmp_path, base=InPlace().eval())
+    other = torch.nn.Sequential(Shifted(), hyperplane()).eval()
+    assert without_time(log).equals(without_time(certify(tmp_path, base=other)))
+
+
+class Shifted(torch.nn.Module):
+    def forward(self, images):
+        return images.sub(0.25).mul(2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.5, 255.0, float("inf")])
+def test_a_pixel_of_any_image_is_checked_before_anything_is_sampled(value, tmp_path, monkeypatch):
+    monkeypatch.setattr(SmoothedClassifier, "sample", lambda *_, **__: pytest.fail("sampled"))
+    images = IMAGES.clone()
+    images[IDS[-1], 0, 1, 1] = value
+    with pytest.raises(ValueError, match=rf"images must lie in \[0, 1\]; image {IDS[-1]} has values"):
+        certify(tmp_path, dataset=TensorDataset(images, LABELS))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("label", [-1, 2, 99])
 def test_a_label_that_is_no_class_is_refused_before_anything_is_written(label, tmp_path):
     labels = LABELS.index_fill(0, torch.tensor(4), label)

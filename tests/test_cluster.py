@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from image_folders import write_folder
+from processes import PATIENCE
 from test_certification import DATASET, RULE
 from test_records import without_time
 from torch import nn
@@ -97,7 +98,7 @@ def test_a_worker_killed_in_the_middle_costs_only_its_chunk(client, local, tmp_p
     positional, named = arguments(tmp_path)
     certify_dataset(*positional, **named, where=Workers(client), progress=kill_a_busy_worker)
     assert killed and without_time(record(tmp_path)) == without_time(local)
-    client.wait_for_workers(2, timeout=600)
+    client.wait_for_workers(2, timeout=PATIENCE)
     assert killed[0] not in client.run(os.getpid)  # another process has taken its place
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from processes import PATIENCE
 from torch import nn
 from toys import Recorder
 
@@ -286,6 +287,8 @@ def test_a_process_that_runs_out_of_memory_for_real_goes_on():
         large = class_counts(base, torch.full((2, 1, 8, 8), 0.5), [0, 1], 3000, batch_size=6000, **arguments)
         assert large.sum(1).tolist() == [3000, 3000] and (large - small).abs().max() <= 2, (large, small)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     assert "out of memory with 6000 noisy images at once; going on with 3000" in done.stderr

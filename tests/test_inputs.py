@@ -18,6 +18,7 @@ from lib.config import (
 )
 from lib.runner import inputs, jobs
 from lib.runner.inputs import check_data, check_inputs, fingerprint
+from lib.runner.jobs import plan
 
 
 @pytest.fixture
@@ -319,3 +320,30 @@ def test_the_profiles_name_networks_of_their_data_sets(profile, notebook, root):
         (root / "data" / place).mkdir(parents=True)
     put(root / "checkpoints/256x256_diffusion_uncond.pt")
     check_inputs(NOTEBOOKS[notebook](**load_profile(profile, notebook)))
+
+
+# ---- before a kernel starts ------------------------------------------------------------------------------------
+
+LATE = [  # what would only be met after trainings
+    ("01", "levels", "255", "levels = 255: the pixels of dataset = 'digits' are multiples of 1/16; write 16"),
+    ("02", "levels", "7", "write 16"),
+    ("01", "n", "99999999999999999999", "a number below 2[*][*]53"),
+    ("01", "images", str(2**53), "a number below 2[*][*]53"),
+    ("02", "mse", "3 epochs of 4, adam 1e-3, sgd 1e-3 after 3", "mse = .*after must be below the 3 epochs"),
+    ("02", "stab_mse", "['3 epochs of 4, adam 1e-3, sgd 1e-3 after 9']", "stab_mse = .*after must be below"),
+    ("02", "stab", "3 epochs of 4, adam 0", "stab = .*expected 90 epochs of 256"),
+    ("02", "mse", "3 epochs of 4, adam 0.00, sgd 1e-3 after 2", "mse = .*expected 90 epochs"),
+    ("06", "stab", "3 epochs of 4, sgd 0e-3", "stab = .*expected 90 epochs"),
+    ("04", "recipes", "[nope]", "unknown method: 'nope'"),
+    ("04", "recipes", "[consistency lam x]", "lam x must be a number"),
+    ("04", "drt", "gaussian", "write drt"),
+    ("04", "pixeldp", "gaussian", "write pixeldp"),
+    ("05", "device", "cuda:99", "there is no such device here; write -p device cpu"),
+]
+
+
+@pytest.mark.parametrize(("number", "name", "text", "message"), LATE)
+def test_what_would_fail_after_a_training_is_refused_before_it(number, name, text, message):
+    notebook = next(one for one in NOTEBOOKS if one.startswith(number))
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        plan([notebook], "digits", [(name, text)])

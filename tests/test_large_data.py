@@ -140,6 +140,14 @@ def test_a_folder_is_moved_without_another_key_and_other_reading_is_another(root
     assert digests[0] == digests[1] and not set(digests[0]) & set(digests[2]) and len(set(digests[0])) == COUNT
 
 
+def test_the_size_of_a_file_is_in_its_key(root):
+    path = root / "a/05.bmp"
+    before = image_keys(folder(root), range(COUNT))
+    path.write_bytes(path.read_bytes() + b" ")
+    after = image_keys(folder(root), range(COUNT))
+    assert [i for i in range(COUNT) if before[i].digest != after[i].digest] == [5]
+
+
 @pytest.mark.parametrize("step", [T.RandomHorizontalFlip(), T.ColorJitter(0.5), T.RandomErasing(0.1)], ids=repr)
 def test_random_transforms_are_refused(step, root, tmp_path):
     steps = [T.ToTensor(), step, T.ToPILImage()] if isinstance(step, T.RandomErasing) else [step]

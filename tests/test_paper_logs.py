@@ -283,6 +283,14 @@ def test_a_radius_above_the_largest_possible_is_refused(sigma, n, alpha, rounded
 
 
 @pytest.mark.parametrize("rounded", ROUNDED)
+@pytest.mark.parametrize(("sigma", "n", "alpha"), [(0.25, 100_000, 0.01), (0.26, 100_000, 0.001)])
+def test_a_radius_that_these_numbers_do_not_give_is_refused(sigma, n, alpha, rounded):
+    log = printed_log([100_000, 99_999, 99_998], 100_000, 0.001, 0.25, rounded)
+    with pytest.raises(ValueError, match=rf"n = {n} samples do not give at sigma = {sigma} and alpha = {alpha}"):
+        recertify(log, sigma, n, alpha, 0.01)
+
+
+@pytest.mark.parametrize("rounded", ROUNDED)
 @pytest.mark.parametrize("sigma", [0.12, 0.25, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("n", [100, 10_000, 100_000])
 def test_the_largest_radius_may_be_rounded_up(n, sigma, rounded):

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE
 from recommended import NOTEBOOKS, PAGES, ROOT, inline_code, markdown, of, of_notebooks, of_readme, runs
 
 from lib import config
@@ -57,7 +58,7 @@ def test_a_run_that_is_recommended_is_accepted(words):
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 @pytest.mark.parametrize("words", MADE, ids=" ".join)
 def test_a_make_command_that_is_recommended_has_its_target_and_runs_what_is_accepted(words):
-    done = subprocess.run([*words, "-n"], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([*words, "-n"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     for line in re.findall(r"-m lib\.run (.*)", done.stdout):
         assert plan(shlex.split(line))

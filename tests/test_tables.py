@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from processes import PATIENCE
 
 from lib.tables import (
     _IN_LATEX,
@@ -219,7 +220,7 @@ def test_latex_compiles(name, tmp_path):
         f"{head}{to_latex(PRINTED[name].head(40))}\\end{{document}}\n", encoding="utf-8"
     )
     words = [engine, "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=PATIENCE)
     assert done.returncode == 0, done.stdout[-1500:]
     assert "Missing character" not in (tmp_path / "table.log").read_text(errors="replace")
 

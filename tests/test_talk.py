@@ -16,6 +16,7 @@ import yaml
 from in_browser import Page, browser
 from matplotlib.text import Text
 from PIL import Image
+from processes import PATIENCE
 from recommended import ROOT
 
 from lib import tables
@@ -265,7 +266,7 @@ def test_libreoffice_opens_it(slides, tmp_path):
         pytest.skip("needs LibreOffice")
     (tmp_path / "deck.pptx").write_bytes(as_pptx(slides))
     words = [office, "--headless", "--convert-to", "pdf", "--outdir", str(tmp_path), str(tmp_path / "deck.pptx")]
-    subprocess.run(words, check=True, capture_output=True, timeout=180)
+    subprocess.run(words, check=True, capture_output=True, timeout=PATIENCE)
     assert (tmp_path / "deck.pdf").read_bytes().startswith(b"%PDF")
 
 

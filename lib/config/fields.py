@@ -68,6 +68,8 @@ def checked_item(field: dataclasses.Field[Any], kind: type, value: Any, name: st
         word = f" or {field.metadata['word']!r}" if "word" in field.metadata else ""
         expected = f"{kind.__name__}{word} expected, not {type(value).__name__}"
         raise ValueError(f"{name} = {short(value)}: {expected}{hint_for(kind, value)}")
+    if isinstance(value, int) and abs(value) >= 2**53:  # where floats, in which it is computed, leave numbers out
+        raise ValueError(f"{name} = {short(value)}: a number below 2**53 is expected")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} = {value!r}: a finite number is expected")
     rules = field.metadata

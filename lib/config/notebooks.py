@@ -10,14 +10,15 @@ from __future__ import annotations
 import ast
 import dataclasses
 import os
+import re
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.config import names
-from lib.config.fields import checked, parameter, refuse_unknown
+from lib.config.fields import checked, parameter, refuse_unknown, short
 from lib.machine.provenance import PROJECT_ROOT
 from lib.words import AUTO, COMPUTE, FILE, LARGEST_KEY, METHOD, STOP, TRAINING
 
@@ -64,6 +65,8 @@ class Run:
         for field in dataclasses.fields(self):
             value = checked(field, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # the dataclass is frozen
+            if field.metadata.get("pattern") == TRAINING["pattern"]:
+                check_turn(field.name, (value,) if isinstance(value, str) else value)
 
     @classmethod
     def of(cls, variables: Mapping[str, Any]) -> typing.Self:
@@ -87,6 +90,14 @@ class Run:
     def data_path(self) -> Path:
         """Where data sets are kept: data_dir, from the kit's root."""
         return kit_root() / Path(self.data_dir).expanduser()
+
+
+def check_turn(name: str, trainings: Sequence[str]) -> None:
+    """ValueError where a second optimizer never has its turn."""
+    for words in trainings:
+        said = re.fullmatch(TRAINING["pattern"], words)
+        if said and int(said["sgd_epoch"] or 0) >= int(said["epochs"]):
+            raise ValueError(f"{name} = {short(words)}: after must be below the {said['epochs']} epochs")
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ def image_keys(
     Image and label are those of `stack`, so an image has the same digest in a tensor or a chunk of it. Read in
     chunks: memory does not grow with the number of `ids`. A torchvision ImageFolder, or a part of one, is told by the
     files' names and sizes, as `fingerprint` does: of 50,000 images eight are read.
-    ValueError for a label outside 0 ... num_classes - 1, where that is given, and where an image is another one when
-    it is read again.
+    ValueError where an image is another one when it is read again and, where num_classes is given, for a label outside
+    0 ... num_classes - 1 and for pixels outside [0, 1].
     """
     ids = whole_numbers(ids, "ids")
     keys = file_keys(dataset, ids, num_classes)
@@ -134,6 +134,9 @@ def _digests(dataset: Any, ids: list[int], num_classes: int | None = None) -> It
         images, labels = stack(dataset, chunk)
         for i, image, label in zip(chunk, images, labels.tolist(), strict=True):
             _check_label(i, label, num_classes)
+            if num_classes is not None and not (image.min() >= 0 and image.max() <= 1):  # False for NaN, too
+                found = f"{image.min():g} to {image.max():g}"
+                raise ValueError(f"images must lie in [0, 1]; image {i} has values from {found}")
             digest = hashlib.sha256(f"{tuple(image.shape)} {image.dtype} {label} ".encode())
             digest.update(_bytes(image))
             yield i, digest.hexdigest(), label

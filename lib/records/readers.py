@@ -77,12 +77,17 @@ def recertify(log: pd.DataFrame, sigma: float, n: int, alpha_from: float, alpha_
 
     Each radius is turned back into the count that gives the nearest one. The papers' logs print 3 digits, so
     the count is an estimate and the new radius no certificate. Images that lose their certificate abstain.
-    ValueError for a log that cannot come from these numbers: it has a radius above the largest that they give.
+    ValueError for a log that cannot come from these numbers: it has a radius that they do not give.
     """
     if "n_a" in log:
         raise ValueError("log keeps its counts, so nothing need be guessed: use recount(log, alpha=...)")
     ladder, radii = _ladder(sigma, n, alpha_from), _radii(log)
     _refuse_above(radii.max() if len(log) else 0.0, ladder[-1] if len(ladder) else 0.0, sigma, n, alpha_from)
+    if not _fits(np.unique(radii[radii > 0]), ladder):
+        raise ValueError(
+            f"log has radii that n = {n} samples do not give at sigma = {sigma} and alpha = {alpha_from}: give the "
+            "numbers that the log was made with (detect_alpha tells alpha)"
+        )
     steps_down = len(ladder) - 1 - np.searchsorted((ladder[1:] + ladder[:-1]) / 2, radii)
     answered = (log["predict"] != ABSTAIN) & bool(len(ladder))
     counts = np.where(answered, n - steps_down, 0)

@@ -1,7 +1,7 @@
 """What a run reads besides its parameters: looked for before the run starts, and told in its manifest's hash.
 
 Profiles, weights files, data sets, committed results and package versions: where one of them changes, the run is
-repeated. Nothing here imports torch.
+repeated. Nothing here imports torch, but where it says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib.config import DiffusionDenoising, Presenting, QueryOnly, Run, baseline_parameters, file_at, kit_root, names
+from lib.config import (
+    CertifiedTraining,
+    DiffusionDenoising,
+    Presenting,
+    QueryOnly,
+    Run,
+    baseline_parameters,
+    file_at,
+    kit_root,
+    names,
+)
 from lib.config.fields import advice, short
 from lib.config.talk import load_talk
 from lib.machine.provenance import PACKAGES, PROJECT_ROOT, version
@@ -50,6 +60,7 @@ def check_inputs(config: Run) -> None:
     check_folder("data_dir", config.data_dir, config.data_path)
     check_data(config)
     check_networks(config)
+    check_levels(config)
     if isinstance(config, Presenting):
         load_talk(kit_root() / config.talk if config.talk else None)
     if isinstance(config, DiffusionDenoising):
@@ -143,6 +154,35 @@ def named_files(config: Run) -> Iterator[tuple[str, str, Path]]:
                 yield from ((field.name, text, path) for path in paths)
             elif text and text not in field.metadata["choices"] and not text.startswith(names.LIBRARIES):
                 yield field.name, text, kit_root() / Path(text).expanduser()
+
+
+def check_levels(config: Run) -> None:
+    """ValueError where noise comes in steps that the pixels of the data set do not have."""
+    pixels, levels = {"digits": 16}.get(config.dataset, 255), getattr(config, "levels", 0)
+    if levels % pixels:
+        raise ValueError(
+            f"levels = {levels}: the pixels of dataset = {config.dataset!r} are multiples of 1/{pixels}; write {pixels}"
+        )
+
+
+def check_methods(config: Run) -> None:
+    """ValueError where words of notebook 04 name no training method, or no number of it. (It imports torch.)"""
+    if isinstance(config, CertifiedTraining):
+        from lib.methods import method_names
+
+        method_names(config)
+
+
+def check_device(config: Run) -> None:
+    """ValueError where the device is not there. (It imports torch, where that is not the CPU.)"""
+    if config.device == "cpu":
+        return
+    import torch
+
+    kind, _, number = config.device.partition(":")
+    there = torch.backends.mps.is_available() if kind == "mps" else torch.cuda.device_count() > int(number or 0)
+    if not there:
+        raise ValueError(f"device = {config.device!r}: there is no such device here; write -p device cpu")
 
 
 def check_diffusion(config: DiffusionDenoising) -> None:

@@ -23,7 +23,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from lib.config import NOTEBOOKS, Run, field_names, load_profile, parse
 from lib.config.fields import refuse_unknown
 from lib.machine.provenance import PROJECT_ROOT
-from lib.runner.inputs import check_inputs, fingerprint
+from lib.runner.inputs import check_device, check_inputs, check_methods, fingerprint
 
 OUTPUT_FOLDERS = ("figures", "tables", "records")
 
@@ -80,6 +80,8 @@ def check_job(job: Job) -> None:
     """ValueError or FileNotFoundError where something that the job reads is not there, or its folder can't be one."""
     try:
         check_inputs(job.config)
+        check_device(job.config)
+        check_methods(job.config)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{job.name}: {error}") from error
 
