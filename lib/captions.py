@@ -25,7 +25,7 @@ CAPTIONS: dict[str, str] = {
     "01_paper_cifar10": "Certified accuracy of Cohen et al. on CIFAR-10 against the radius, a line for each of four "
     "noise levels. More noise starts lower and reaches further.",
     "01_attack": "Above: an image, the perturbation enlarged four times on grey, and the image with it. Below: what "
-    "the undefended classifier f makes of both. The bar of the true class is blue; the two pictures look alike, "
+    "the undefended classifier f makes of both. The bar of the true class is blue; both pictures show one digit, "
     "and f changes its mind.",
     "01_noise_levels": "Eight test images as f sees them, without noise in the top row and under more noise in each "
     "row below it, clipped to what a screen can show. On digits the eye finds nothing at σ = 1.",

@@ -242,3 +242,12 @@ def test_the_task_says_minutes_and_difficulty_and_two_hints_are_folded(stem, one
 )  # fmt: skip
 def test_an_observation_is_a_line_whatever_was_seen(holds, start):
     assert observe("noise costs accuracy", holds) == f"{start} noise costs accuracy"
+
+
+@pytest.mark.parametrize(("name", "answer"), [
+    ("01.certify", lambda first, fresh, sigma, alpha: (int(first.sort() or 0), 1.0)),
+    ("01.predict", lambda votes, alpha: int(votes.sort() or votes.argmax())),
+])  # fmt: skip
+def test_a_function_that_changes_what_it_is_given_is_told_so(name, answer):
+    said = check(name, answer)
+    assert said.startswith("Not yet: ") and said.endswith("It changes what it is given: work on a copy.")

@@ -97,6 +97,14 @@ class Held(nn.Module):
     scale = 1.0
 
 
+def closing(k):
+    class Scaled(nn.Module):
+        def forward(self, images):
+            return k * images
+
+    return Scaled
+
+
 def frozen(scale):
     torch.manual_seed(0)
     layer = nn.Linear(2, 2)
@@ -143,6 +151,7 @@ PAIRS = {
     **{f"{kind.__name__} with an attribute": with_attribute(kind, *content) for kind, *content in (
         (list, [1]), (dict, {"b": 1}), (set, {1}), (tuple, [1]), (float, 1.0), (int, 1), (str, "a"))},
     "code": (coded(DOUBLE), coded(TRIPLE)), "code of a method": (coded(NET.format(2))(), coded(NET.format(3))()),
+    "closure of a method": (closing(1)(), closing(2)()),
     "sparse": (with_buffer(SPARSE), with_buffer(2 * SPARSE)), "frozen TorchScript": (frozen(1.0), frozen(1.0002)),
     "quantized": (quantized(0.1), quantized(0.3)),
     "conjugate": (torch.tensor([1j]).conj(), torch.tensor([1j])),

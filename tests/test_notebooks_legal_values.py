@@ -30,25 +30,22 @@ ZERO, ONE, TWO, THREE, FOUR, FIVE, SIX, SEVEN = (
 )
 BRIEF = "1 epochs of 16, adam 1e-3"
 LETTER = next(words for words in runs(of_readme()) if words[0] == ONE)  # README's first example, to the letter
-# The first command of each notebook under "What to try next" that has a folder of its own, and needs no GPU.
-PARSED = [arguments(words) for words in reversed(runs(of_notebooks())) if "run_dir" in words]
-TRIED = {options.notebooks[0]: dict(options.settings) for options in PARSED}
+# Every command of the notebooks that has a folder of its own: those need neither a GPU nor files.
+TRIED = {" ".join(words): arguments(words) for words in runs(of_notebooks()) if "run_dir" in words}
 
 # What makes any run short, where the notebook has such a parameter and the test below does not set it.
 SMALL = {
     "epochs": "2", "train_batch": "32", "images": "20", "n": "100", "attacked": "3", "chains": "3", "mse": BRIEF,
     "adversarial_epochs": "1", "stab": BRIEF, "stab_mse": f'["{BRIEF}"]', "baselines": "{kit}/digits.yaml",
 }  # fmt: skip
+LARGE = {"n": "100", "stab": "3 epochs of 16, adam 1e-3, sgd 1e-2 after 2"}  # what of a recommended run is made small
 SHAPES = {"dataset": "folder", "data_dir": "shapes", "run_dir": "runs/shapes", "images": "6", "n": "50", "n0": "1"}
 
 ON_A_CPU = yaml.safe_load((ROOT / "profiles/cifar10_cpu.yaml").read_text(encoding="utf-8"))[FOUR]  # every method
 
-ONE_IMAGE = {"images": "1", "chains": "1", "n": "20", "n0": "1", "alpha": "0.5", "stop": "within 0.05"}
-
 # Name of a run -> its notebook and what is set. Seeds, alphas, sample sizes and stopping rules are spread over them.
 RUNS: dict[str, tuple[str, dict[str, str]]] = {
     "README's first": (ONE, dict(arguments(LETTER).settings)),
-    "00 as recommended": (ZERO, {"queries": "5"} | TRIED[ZERO]),
     "00, one image, in l2": (ZERO, {
         "images": "1", "norm": "l2", "budget": "3", "steps": "1", "queries": "1", "bits": "1", "temperature": "1",
         "false_alarms": "0", "adversarial_epochs": "1", "seed": "4294967295",
@@ -57,9 +54,9 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
         "dataset": "folder", "data_dir": "shapes", "run_dir": "runs/shapes", "images": "6", "arch": "cifar_resnet20",
         "steps": "2", "queries": "3", "adversarial_epochs": "1",
     }),
-    "01 as recommended": (ONE, TRIED[ONE]),
-    "02 as recommended": (TWO, TRIED[TWO]),
-    "03 as recommended, one image": (THREE, ONE_IMAGE | TRIED[THREE]),
+    "03, one image": (THREE, {
+        "images": "1", "chains": "1", "n": "20", "n0": "1", "alpha": "0.5", "stop": "within 0.05",
+    }),
     "01, one level, one image": (ONE, {"sigmas": "[0.5]", "images": "1", "n": "1", "n0": "1", "seed": "1"}),
     "01, both bounds, on the grid": (ONE, {"two_class": "true", "levels": "16", "sigmas": "[0.25, 0.5]"}),
     "01, the paper's four levels": (ONE, {
@@ -73,7 +70,6 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
         **SHAPES, "arch": "cifar_resnet20", "surrogates": "[cifar_resnet32]", "denoisers": "[cifar_dncnn_small]",
         "sigmas": "[0.12]", "images": "1", "seed": "1",
     }),
-    "04 as recommended": (FOUR, TRIED[FOUR]),
     "04, one method, one image": (FOUR, {
         "recipes": "[macer copies 1]", "members": "2", "seeds": "1", "images": "1", "n": "1", "n0": "1", "alpha": "0.5",
         "stop": "within 0.05", "seed": "4294967295",
@@ -82,7 +78,6 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
         **SHAPES, "arch": "cifar_resnet20", "members": "2", "sigma": "0.25", "alpha": "0.05", "levels": "255",
         **{name: json.dumps(ON_A_CPU[name]) for name in ("recipes", "drt", "pixeldp")},
     }),
-    "05 as recommended": (FIVE, TRIED[FIVE]),
     "05, one image": (FIVE, {
         "images": "1", "n": "2", "n0": "1", "alpha": "0.5", "two_class": "true", "seed": "4294967295",
     }),
@@ -104,6 +99,10 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
         "compute": "float32, channels-last, folded",
     }),
 }  # fmt: skip
+FEW_QUERIES = {ZERO: {"queries": "5"}}
+for line, options in TRIED.items():
+    settings = {name: LARGE.get(name, text) for name, text in options.settings}
+    RUNS[line] = (options.notebooks[0], FEW_QUERIES.get(options.notebooks[0], {}) | settings)
 ANSWERED = [name for name in RUNS if "colours" in name]  # run with the printed solutions in place of the ...
 
 

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from processes import PATIENCE
 from recommended import NOTEBOOKS, PAGES, ROOT, inline_code, markdown, of, of_notebooks, of_readme, runs
 
@@ -80,6 +81,14 @@ def test_a_parameter_that_is_named_alone_is_one_of_a_notebook():
     known = {name for parameters in config.NOTEBOOKS.values() for name in config.field_names(parameters)}
     named = [name for code in CODE if code.startswith("-p ") for name in re.findall(r"-p (\w+)", code)]
     assert len(named) > 5 and [name for name in named if name not in known] == []
+
+
+def test_the_readmes_example_of_ones_own_model_runs():
+    snippet = next(one for one in SNIPPETS if "my_model.eval()" in one)
+    my_model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    found = {"my_model": my_model, "images": torch.rand(2, 3, 8, 8), "ids": [3, 20]}
+    exec(snippet, found)
+    assert found["labels"].shape == found["result"].radius.shape == found["result"].predict.shape == (2,)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.splitlines()[0])

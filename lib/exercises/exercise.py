@@ -54,10 +54,11 @@ class Exercise:
         said = difference(answer, self.truth(), self.rtol)
         if not said:
             return "Right."
-        for sentence, mistake in self.mistakes.items():
-            theirs = mistake()
-            if not difference(answer, theirs, self.rtol) and not (_is_whole(answer) and not _is_whole(theirs)):
-                return f"Not yet: {sentence}"
+        for rtol in (self.rtol / 10, self.rtol):  # two mistakes may lie close to each other
+            for sentence, mistake in self.mistakes.items():
+                theirs = mistake()
+                if not difference(answer, theirs, rtol) and not (_is_whole(answer) and not _is_whole(theirs)):
+                    return f"Not yet: {sentence}"
         return f"Not yet: {said}"
 
     def _judge_function(self, answer: Any) -> str:
@@ -79,7 +80,15 @@ class Exercise:
         case, fault = self.fresh_cases()[wrong[0]], _unequal(mine[wrong[0]], right[wrong[0]], self.rtol)
         verb = "is" if len(wrong) == 1 else "are"
         count = f"{len(wrong)} of {len(mine)} cases {verb} wrong" if len(mine) > 1 else "the one case is wrong"
-        return f"Not yet: {count}. {_shown(case)} gives {_described(mine[wrong[0]])}: {fault}"
+        advice = " It changes what it is given: work on a copy." if self._changes_its_input(answer) else ""
+        return f"Not yet: {count}. {_shown(case)} gives {_described(mine[wrong[0]])}: {fault}{advice}"
+
+    def _changes_its_input(self, function: Callable[..., Any]) -> bool:
+        """Whether a call leaves other arguments behind than it found."""
+        used = self.fresh_cases()
+        for case in used:
+            _outcome(function, case)
+        return not callable(self.cases) and repr(used) != repr(self.fresh_cases())
 
     def _outcomes(self, function: Callable[..., Any]) -> list[Any]:
         """What a function makes of each case: its value, or the error that it raises."""

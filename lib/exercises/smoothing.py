@@ -42,6 +42,11 @@ def _unsafe(first: np.ndarray, fresh: np.ndarray, sigma: float, alpha: float) ->
     return winner, float(sigma * stats.norm.ppf(p_a))
 
 
+def _certify(first: np.ndarray, k: float, n: float, sigma: float, alpha: float, one: int = 1) -> tuple[int, float]:
+    """CERTIFY for k of n votes, whatever they are; nan, which is not above one half, where no bound is defined."""
+    return _answer(int(first.argmax()), float(stats.beta.ppf(alpha, k, n - k + one)), sigma)
+
+
 def _by_share(first: np.ndarray, fresh: np.ndarray, sigma: float, alpha: float) -> tuple[int, float]:
     winner = int(np.argmax(first))
     return _answer(winner, fresh[winner] / fresh.sum(), sigma)
@@ -73,6 +78,7 @@ EXERCISES = [
             "The second number of the Beta distribution is n - k + 1; here the 1 is missing.": lambda: stats.beta.ppf(
                 LEVEL, 99, 1
             ),
+            "This is the quantile of another α; here it is 0.001.": lambda: stats.beta.ppf(0.01, 99, 2),
             "The two numbers of the Beta distribution are swapped: k comes first.": lambda: stats.beta.ppf(
                 LEVEL, 2, 99
             ),
@@ -102,7 +108,7 @@ EXERCISES = [
             "The test takes the winner among all votes; it is the winner among the two largest counts.": (
                 lambda votes, alpha: _tested(votes, alpha, votes.sum())
             ),
-            "Where the p-value is exactly α it answers: it abstains only above α.": (
+            "It abstains where the p-value is exactly α; PREDICT answers there (<=).": (
                 lambda votes, alpha: (
                     int(votes.argmax()) if predict_pvalue(*np.sort(votes)[-2:]) < alpha else ABSTAIN
                 )
@@ -140,6 +146,27 @@ EXERCISES = [
             ),
             "This splits α over two sides; the bound is one-sided.": (
                 lambda first, fresh, sigma, alpha: certify(first, fresh, sigma, alpha / 2)
+            ),
+            "n is the number of fresh votes, fresh.sum(), not of the first ones, nor of classes.": (
+                lambda first, fresh, sigma, alpha: _certify(first, fresh[first.argmax()], first.sum(), sigma, alpha)
+            ),
+            "The bound is made of the first votes; they chose the class, so only fresh ones may count.": (
+                lambda first, fresh, sigma, alpha: certify(first, first, sigma, alpha)
+            ),
+            "The votes are those of the largest fresh count; take those of the class that the first samples chose.": (
+                lambda first, fresh, sigma, alpha: _certify(first, fresh.max(), fresh.sum(), sigma, alpha)
+            ),
+            "The Beta distribution's second number is n - k + 1; here the 1 is missing.": (
+                lambda first, fresh, sigma, alpha: _certify(first, fresh[first.argmax()], fresh.sum(), sigma, alpha, 0)
+            ),
+            "This is the upper bound: ask for the quantile α, not 1 - α.": (
+                lambda first, fresh, sigma, alpha: _certify(first, fresh[first.argmax()], fresh.sum(), sigma, 1 - alpha)
+            ),
+            "The class comes first, then the radius.": (
+                lambda first, fresh, sigma, alpha: certify(first, fresh, sigma, alpha)[::-1]
+            ),
+            "Where it abstains it returns the class that won; return -1, 0.0 there.": (
+                lambda first, fresh, sigma, alpha: (int(first.argmax()), certify(first, fresh, sigma, alpha)[1])
             ),
         },
     ),

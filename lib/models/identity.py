@@ -140,6 +140,9 @@ def _class(kind: type, place: str, weights: bool, above: set[int]) -> Lines:
                 value = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
                 if isinstance(value, types.FunctionType):
                     yield f"{place} code {base.__qualname__}.{name} {_code(value)}"
+                    cells = zip(value.__code__.co_freevars, value.__closure__ or ())
+                    kept = {free: cell.cell_contents for free, cell in cells if free != "__class__"}
+                    yield from _lines(kept, f"{place} {base.__qualname__}.{name} keeps", weights, above)
                 elif not name.startswith("__") and not callable(value) and not hasattr(value, "__get__"):
                     yield from _lines(value, f"{place} {base.__qualname__}.{name}", weights, above)
 
