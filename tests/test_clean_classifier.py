@@ -93,3 +93,14 @@ def test_a_noise_trained_surrogate_is_still_trained_where_a_first_layer_is_said_
     cfg = Parameters(classifier="clean.pth", normalization="center", surrogates=("digits_mlp",))
     few = replace(DIGITS, train=TensorDataset(*DIGITS.train[:8]))
     assert clean_classifier(cfg, few, "digits_mlp") == ("digits_mlp", 0.0)
+
+
+def test_a_file_that_is_given_by_itself_may_name_another_architecture_and_one_in_the_parameters_may_not(tmp_path):
+    arch = DIGITS_SURROGATES[0] if isinstance(DIGITS_SURROGATES, (list, tuple)) else next(iter(DIGITS_SURROGATES))
+    state = build_classifier(arch, DIGITS).state_dict()
+    torch.save({"arch": arch, "state_dict": state}, tmp_path / "other.pth")
+    path = str(tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=f"holds arch '{arch}', asked for arch='digits_cnn'"):
+        clean_classifier(Parameters(classifier=path), DIGITS)
+    network = clean_classifier(Parameters(normalization="standard"), DIGITS, path)
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in state.items())

@@ -76,7 +76,7 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
     }),
     "04 on colours": (FOUR, {
         **SHAPES, "arch": "cifar_resnet20", "members": "2", "sigma": "0.25", "alpha": "0.05", "levels": "255",
-        **{name: json.dumps(ON_A_CPU[name]) for name in ("recipes", "drt", "pixeldp")},
+        "recipes": json.dumps(ON_A_CPU["recipes"]), "drt": ON_A_CPU["drt"], "pixeldp": ON_A_CPU["pixeldp"],
     }),
     "05, one image": (FIVE, {
         "images": "1", "n": "2", "n0": "1", "alpha": "0.5", "two_class": "true", "seed": "4294967295",
@@ -98,11 +98,18 @@ RUNS: dict[str, tuple[str, dict[str, str]]] = {
         **SHAPES, "sigmas": "[0.25]", "compared": "0.25", "diffusion": "{kit}/unet", "baselines": "{kit}/colours.yaml",
         "compute": "float32, channels-last, folded",
     }),
+    "03, a small diffusion model": (THREE, {
+        **SHAPES, "sigmas": "[0.25]", "compared": "0.25", "diffusion": "train small", "baselines": "",
+        "run_dir": "runs/trained_on_shapes", "images": "1", "n": "20", "chains": "1", "classifier": "{kit}/resnet.pth",
+    }),
 }  # fmt: skip
-FEW_QUERIES = {ZERO: {"queries": "5"}}
+FEW = {
+    ZERO: {"queries": "5"},
+    SIX: {"asked": "1", "n": "20", "n0": "1", "patches": "4", "queries": "60", "blends": "[0.5]"},
+}
 for line, options in TRIED.items():
     settings = {name: LARGE.get(name, text) for name, text in options.settings}
-    RUNS[line] = (options.notebooks[0], FEW_QUERIES.get(options.notebooks[0], {}) | settings)
+    RUNS[line] = (options.notebooks[0], FEW.get(options.notebooks[0], {}) | settings)
 ANSWERED = [name for name in RUNS if "colours" in name]  # run with the printed solutions in place of the ...
 
 

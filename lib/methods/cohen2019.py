@@ -15,7 +15,7 @@ from lib.config import DenoisedSmoothing, RandomizedSmoothing, Training, file_at
 from lib.datasets import Data, stack, training_images
 from lib.machine.progress import progress
 from lib.methods.common import for_training, smoothed
-from lib.models import build_classifier, load_classifier
+from lib.models import build_classifier, load_classifier, read_checkpoint
 from lib.models.pretrained import PREFIXES
 from lib.training import Recipe, train
 from lib.training.objectives import Gaussian, Objective
@@ -64,12 +64,12 @@ def trained_classifier(
 def clean_classifier(cfg: DenoisedSmoothing, data: Data, name: str = "") -> nn.Module:
     """A classifier that never saw noise: `name`, else what `cfg.classifier` names, else `cfg.arch` trained here.
 
-    A name is that of an architecture to train, a weights file (a relative path starts at the kit's root) of `cfg.arch`,
-    or of the architecture that it names itself if it is one of `cfg.surrogates`, or a library's network with its
-    weights: torchvision:resnet50, torchvision:resnet50@IMAGENET1K_V1 for a set, torchvision:resnet50@FILE for a file.
+    A name is that of an architecture to train, a weights file (a relative path starts at the kit's root) of `cfg.arch`
+    (one of `cfg.surrogates`, or given as `name`: of the architecture that it names itself), or a library's network with
+    its weights: torchvision:resnet50, torchvision:resnet50@IMAGENET1K_V1 for a set, ...@FILE for a file.
     `cfg.normalization` says the first layer of a weights file; empty, it is found (lib.models.first_layer).
     """
-    name = name or cfg.classifier or cfg.arch
+    given, name = bool(name), name or cfg.classifier or cfg.arch
     normalization, surrogate = getattr(cfg, "normalization", ""), name in getattr(cfg, "surrogates", ())
     path = kit_root() / Path(name).expanduser()
     is_file = not name.startswith(PREFIXES) and (bool(Path(name).suffix) or path.is_file())
@@ -80,7 +80,7 @@ def clean_classifier(cfg: DenoisedSmoothing, data: Data, name: str = "") -> nn.M
         weights = str(kit_root() / Path(weights).expanduser()) if Path(weights).suffix else weights
         return load_classifier(network, data, weights=weights or "published").to(cfg.device)
     if is_file:
-        arch = None if surrogate else cfg.arch
+        arch = None if surrogate or (given and read_checkpoint(path).arch) else cfg.arch
         return load_classifier(path, data, arch=arch, normalization=normalization or None).to(cfg.device)
     return noise_trained_classifier(replace(cfg, arch=name), data, 0.0)
 
