@@ -98,7 +98,7 @@ A_NUMBER = [
 ]
 
 
-@pytest.mark.parametrize("value", NONE, ids=repr)
+@pytest.mark.parametrize("value", NONE, ids=shown)
 @pytest.mark.parametrize("name", [*NUMBERS, *WHOLE])
 def test_what_is_no_number_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=rf"^{re.escape(name.split()[0])} must"):
@@ -116,7 +116,7 @@ def test_a_number_of_any_kind_is_taken(name, value):
 @pytest.mark.parametrize(
     "function", [f for f in vars(bounds).values() if inspect.isfunction(f)], ids=lambda f: f.__name__
 )
-@pytest.mark.parametrize("value", [True, np.array([True]), "0.5", "a", {}, object()], ids=repr)
+@pytest.mark.parametrize("value", [True, np.array([True]), "0.5", "a", {}, object()], ids=shown)
 def test_a_bound_refuses_what_is_no_number(function, value):
     needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     with pytest.raises(ValueError, match=r" must|expected|such as"):
