@@ -178,7 +178,7 @@ def test_stab_mse_starts_from_the_weights_of_mse(cfg, trained_on, f):
 
 
 def test_a_way_that_makes_no_sense_is_refused_before_the_first_training(cfg, trained_on, f):
-    with pytest.raises(ValueError, match="sgd_epoch must be from 1 to epochs - 1 = 1"):
+    with pytest.raises(ValueError, match=r"stab_mse = .*after must be below the 2 epochs"):
         methods.stab_mse_denoiser(replace(cfg, stab_mse=("2 epochs of 64, adam 1e-3, sgd 1e-3 after 2",)), DATA, 0.5, f)
     assert trained_on == []
 

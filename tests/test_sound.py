@@ -135,8 +135,8 @@ def test_certificates_on_the_grid_stay_below_the_distance_to_the_hyperplane():
             {"images": torch.full((6, 1, 3, 4), 3 / 16)},
             "images must hold multiples of 1/255 for levels = 255; got 0.1875",
         ),
-        ({"levels": 0}, "levels must be a whole number from 1 to 65535; got 0"),
-        ({"levels": 25.5}, "levels must be a whole number from 1 to 65535; got 25.5"),
+        ({"levels": 0}, "levels must be a whole number >= 1 and below 65536; got 0"),
+        ({"levels": 25.5}, "levels must be a whole number >= 1 and below 65536; got 25.5"),
         ({"images": PHOTO + 1}, r"images must lie in \[0, 1\]"),
     ],
 )
