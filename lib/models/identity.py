@@ -25,8 +25,8 @@ from lib.machine.provenance import is_ones_own
 # What torch keeps in every module; of these only hooks that change an answer count. `training` is checked elsewhere.
 _HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
 _INTERNAL = set(vars(nn.Module())) - _HOOKS | {"_is_hf_initialized", "_compiled_call_impl", "_is_torch_compile"}
-# Where a configuration came from, not what it says; the last one is a list in an order of each process's own.
-_PROVENANCE = {"_diffusers_version", "_name_or_path", "_use_default_values"}
+# Where a configuration came from, not what it says; one of them is a list in an order of each process's own.
+_PROVENANCE = {"_diffusers_version", "_name_or_path", "_use_default_values", "_FrozenDict__frozen"}
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.layout, torch.memory_format)
 
 
@@ -83,8 +83,9 @@ def _compound(value: Any, place: str, weights: bool, above: set[int]) -> Lines:
     elif isinstance(value, Mapping):
         yield f"{place} mapping {len(value)}"
         keys = sorted(value.keys() - _PROVENANCE, key=repr)
-        if type(value) in (dict, OrderedDict) and list(value) != keys:
-            yield f"{place} order {list(value)!r}"
+        order = [key for key in value if key not in _PROVENANCE]
+        if type(value) in (dict, OrderedDict) and order != keys:
+            yield f"{place} order {order!r}"
         for key in keys:
             yield from _lines(value[key], f"{place}.{key}", weights, above)
         yield from _additions(value, place, weights, above)
@@ -177,9 +178,11 @@ def _constant(value: Any) -> str:
 
 def _additions(value: Any, place: str, weights: bool, above: set[int]) -> Lines:
     """Attributes that a number, a text or a container carries besides its content."""
-    if vars(value) if hasattr(value, "__dict__") else {}:
+    repeated = {*value, *_PROVENANCE} if isinstance(value, Mapping) else set()  # diffusers keeps its keys as attributes
+    added = {name: item for name, item in getattr(value, "__dict__", {}).items() if name not in repeated}
+    if added:
         yield f"{place} class {type(value).__module__}.{type(value).__qualname__}"
-        yield from _lines(_sorted(vars(value)), place, weights, above)
+        yield from _lines(_sorted(added), place, weights, above)
 
 
 def _state(value: Any) -> dict[str, Any]:
