@@ -2,7 +2,7 @@
 
 The rooms, in the order of the imports: a room may import those above it.
 
-    machine/          whole files, versions and git state, progress reports       words.py   the words of parameters
+    machine/          whole files, versions, whose code it is, progress reports     words.py   the words of parameters
     bounds/           counts -> probabilities -> radii; stopping rules, Certificate; SciPy, no torch
     sampling/         Noise objects, keyed streams, class counts: the only hot loop
     smoothing.py      g: PREDICT and CERTIFY

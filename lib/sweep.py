@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 from lib.runner.execute import DAY
 from lib.runner.grid import Grid, outcomes
+from lib.runner.inputs import check_device
 from lib.runner.jobs import up_to_date
 
 
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         grid = Grid.read(options.grid)
         points = grid.points()
+        for point in [] if options.scheduler else points:  # else the workers' machines have the device
+            check_device(point.job.config)
     except (ValueError, OSError) as error:
         print(f"lib.sweep: {error}", file=sys.stderr)
         return 2

@@ -215,3 +215,15 @@ def test_ctrl_c_stops_the_whole_sweep_and_not_only_its_point(kit):
 def test_the_example_grid_fits_its_notebook():
     grid = grid_module.Grid.read(Path(__file__).parents[1] / "sweeps" / "example.yaml")
     assert len(grid.points()) > 1 and set(grid.notebooks) <= NOTEBOOKS.keys()
+
+
+def test_a_device_is_looked_for_where_the_points_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KIT_ROOT", str(tmp_path))
+    path = tmp_path / "device.yaml"
+    path.write_text(
+        "profile: digits\nnotebooks: [05_other_certificates]\nparameters: {device: 'cuda:99'}\ngrid: {seed: [0]}"
+    )
+    monkeypatch.setattr(sweep, "outcomes", lambda *_: iter(()))
+    assert sweep.main([str(path)]) == 2
+    assert "device = 'cuda:99': there is no such device here" in capsys.readouterr().err
+    assert sweep.main([str(path), "--scheduler", "tcp://10.0.0.1:8786"]) == 0

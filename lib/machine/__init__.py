@@ -1,1 +1,1 @@
-"""What touches the machine: files that are written whole, versions and git state, progress reports."""
+"""What touches the machine: files that are written whole, versions, git state, whose code it is, progress reports."""

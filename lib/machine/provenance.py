@@ -1,17 +1,15 @@
-"""What a run was made with: versions, device, git state; whose code it is."""
+"""What a run was made with: versions, device, git state."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
-import sys
 from importlib import import_module, metadata
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "torchvision", "timm", "diffusers", "safetensors", "numpy", "scipy", "papermill")
 
-_NOT_ONES_OWN = {"lib", "torch", *sys.stdlib_module_names}
 Facts = dict[str, str | bool | None]
 
 
@@ -26,14 +24,6 @@ def describe(device: str | None = None) -> Facts:
     if device is not None:
         facts |= {"device": device, "device_name": device_name(device)}
     return facts | git_state()
-
-
-def is_ones_own(module: str | None) -> bool:
-    """Whether a module is the user's: a notebook, a script, a file neither installed nor Python's nor the kit's."""
-    if module == "__main__" or str(module).partition(".")[0] in _NOT_ONES_OWN:
-        return module == "__main__"
-    file = getattr(sys.modules.get(str(module)), "__file__", None) or ""
-    return bool(file) and "site-packages" not in file
 
 
 def version(package: str) -> str | None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from lib.machine.provenance import is_ones_own
+from lib.machine.code import is_ones_own, slots_of
 
 # What torch keeps in every module; of these only hooks that change an answer count. `training` is checked elsewhere.
 _HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
@@ -187,8 +187,8 @@ def _additions(value: Any, place: str, weights: bool, above: set[int]) -> Lines:
 
 def _state(value: Any) -> dict[str, Any]:
     """The attributes of an object, those in slots of its classes included."""
-    slots = [name for kind in type(value).__mro__ for name in _slots(kind) if hasattr(value, name)]
-    return {name: getattr(value, name) for name in slots} | getattr(value, "__dict__", {})
+    slots = {name: getattr(value, name) for name in slots_of(type(value)) if hasattr(value, name)}
+    return slots | getattr(value, "__dict__", {})
 
 
 def _has_state(value: Any) -> bool:
@@ -196,12 +196,6 @@ def _has_state(value: Any) -> bool:
     if isinstance(value, torch.Generator):
         return False
     return hasattr(value, "__dict__") or any("__slots__" in vars(kind) for kind in type(value).__mro__)
-
-
-def _slots(kind: type) -> tuple[str, ...]:
-    declared = vars(kind).get("__slots__", ())
-    names = (declared,) if isinstance(declared, str) else tuple(declared)
-    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def _sorted(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def check_methods(config: Run) -> None:
 
 
 def check_device(config: Run) -> None:
-    """ValueError where the device is not there. (It imports torch, where that is not the CPU.)"""
+    """ValueError where this machine lacks the device. (It imports torch, where that is not the CPU.)"""
     if config.device == "cpu":
         return
     import torch

@@ -73,6 +73,7 @@ def plan(names: Sequence[str], profile: str, settings: Sequence[tuple[str, str]]
     jobs = [plan_one(notebook_path(name), profile, settings) for name in names]
     for job in jobs:
         check_job(job)
+        check_device(job.config)
     return jobs
 
 
@@ -80,7 +81,6 @@ def check_job(job: Job) -> None:
     """ValueError or FileNotFoundError where something that the job reads is not there, or its folder can't be one."""
     try:
         check_inputs(job.config)
-        check_device(job.config)
         check_methods(job.config)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{job.name}: {error}") from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lib.machine.provenance import is_ones_own
+from lib.machine.code import is_ones_own, names_in, slots_of
 
 _WRAP = """\
 class Logits(torch.nn.Module):
@@ -128,7 +128,7 @@ def _inside(value: Any) -> dict[str, Any]:
         return {"func": value.func, "args": value.args, **value.keywords}
     if isinstance(value, (type, types.ModuleType, Tensor, str, bytes, int, float)):
         return {}
-    slots = {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
+    slots = {name: getattr(value, name) for name in slots_of(type(value)) if hasattr(value, name)}
     return _of_class(value) | slots | getattr(value, "__dict__", {})
 
 
@@ -139,13 +139,7 @@ def _of_function(value: types.FunctionType) -> dict[str, Any]:
     inside |= {str(i): item for i, item in enumerate(value.__defaults__ or ())} | (value.__kwdefaults__ or {})
     if not is_ones_own(value.__module__):
         return inside
-    return {name: value.__globals__[name] for name in _named(value.__code__) if name in value.__globals__} | inside
-
-
-def _named(code: types.CodeType) -> set[str]:
-    """The names that a function looks up, its inner functions included."""
-    inner = [_named(part) for part in code.co_consts if isinstance(part, types.CodeType)]
-    return set(code.co_names).union(*inner)
+    return {name: value.__globals__[name] for name in names_in(value.__code__) if name in value.__globals__} | inside
 
 
 def _of_class(value: object) -> dict[str, Any]:
@@ -158,14 +152,9 @@ def _of_class(value: object) -> dict[str, Any]:
     while todo:
         if (name := todo.pop()) in functions:
             taken[name] = functions.pop(name)
-            todo += _named(taken[name].__code__)
+            todo += names_in(taken[name].__code__)
     other = (types.FunctionType, type, property, classmethod, staticmethod)
     return {name: item for name, item in held.items() if name[:2] != "__" and not isinstance(item, other)} | taken
-
-
-def _slots(kind: type) -> list[str]:
-    declared = [vars(base).get("__slots__", ()) for base in kind.__mro__]
-    return [name for names in declared for name in ((names,) if isinstance(names, str) else tuple(names))]
 
 
 def _filled(cell: Any) -> bool:

@@ -9,14 +9,14 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from lib.machine.provenance import is_ones_own
+from lib.machine.code import is_ones_own, names_in
 from lib.models.identity import identity
 
 FOLLOWED = ("lib.training.objectives", "lib.attacks")  # rooms whose functions are part of an objective's code
@@ -116,7 +116,7 @@ def _from_function(function: FunctionType, name: str, seen: set[str]) -> Iterato
     inside = dict(enumerate(function.__defaults__ or ())) | (function.__kwdefaults__ or {}) | _enclosed(function)
     for place, value in inside.items():
         yield from _from_value(f"{name}[{place}]", value, function, seen)
-    for used in sorted(_names(function.__code__) - seen):
+    for used in sorted(names_in(function.__code__) - seen):
         seen.add(used)
         value = function.__globals__.get(used)
         yield from _from_value(used, value, function, seen)
@@ -142,12 +142,6 @@ def _enclosed(function: FunctionType) -> dict[str, Any]:
     """What a function made inside another one keeps of it."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     return {name: cell.cell_contents for name, cell in cells if name != "__class__"}
-
-
-def _names(code: CodeType) -> set[str]:
-    """Every name that a function looks up, its inner functions included."""
-    inner = [_names(part) for part in code.co_consts if isinstance(part, CodeType)]
-    return set(code.co_names).union(*inner)
 
 
 def _normal(source: str) -> str:
